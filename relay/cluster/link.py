@@ -109,9 +109,8 @@ class Link:
             timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _break, connection)
             await check(connection, known_migrations())
             await _check_writable(connection)
+            self._connection = connection
         except (psycopg.Error, SchemaError) as error:
-            if connection is not None:
-                await connection.close()
             await self._lost(error)
             if isinstance(error, SchemaError):
                 raise
@@ -119,7 +118,8 @@ class Link:
         finally:
             if timer is not None:
                 timer.cancel()
-        self._connection = connection
+            if connection is not None and connection is not self._connection:
+                connection.pgconn.finish()  # it failed, or nobody waits for it any more
         self._pause = 0.0
         return connection
 

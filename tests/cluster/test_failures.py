@@ -178,9 +178,9 @@ async def test_leases_go_on_while_the_engine_is_away(own_postgres: Postgres, own
             admitted += 1
         assert admitted >= left  # a claim may have been answered in the last moment
         assert await outcome(node.limits, LARGE) == "away"
-        started = time.monotonic()
+        calls = node.figures.calls
         assert await burst(node.limits, LARGE, 100) == {"away": 100}
-        assert time.monotonic() - started < 0.3  # it is known by now
+        assert node.figures.calls <= calls + 1  # it is known by now: nobody waits for a call
         await until(lambda: node.figures.outages == 1)
         assert node.view().away_for > 0
         own_postgres.start()
@@ -252,7 +252,7 @@ async def test_a_restarted_engine_hears_of_thousands_of_windows(
         await until(lambda: node.limits.reported() != before, within=10)
         started = time.monotonic()
         assert await outcome(node.limits, LARGE, "another") not in ("refused", "away")
-        assert time.monotonic() - started < 1  # nothing is frozen any more
+        assert time.monotonic() - started < 4  # nothing is frozen any more, which takes 5 s
 
 
 async def test_an_engine_that_lost_its_last_commits_hears_of_them(

@@ -135,7 +135,7 @@ async def test_limits_of_an_upstream_are_exact(shared: Shared, all_three: Everyw
     started = time.monotonic()
     statuses = Counter(await asked_at_once(shared, keys * 20, "limited"))
     assert statuses == {200: 20, 503: 40}
-    assert time.monotonic() - started < 5  # none waits for a window that is hours away
+    assert time.monotonic() - started < 60  # none waits for a window that is hours away
     assert await shared.reached() == ["limited"] * 20
 
 

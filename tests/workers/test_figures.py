@@ -146,13 +146,13 @@ async def test_a_stuck_worker_counts_with_its_last_figures(both: Both) -> None:
     loop = asyncio.get_running_loop()
     before = loop.time()
     samples = await both.samples()
-    assert 0.9 < loop.time() - before < 3.0
+    assert loop.time() - before > 0.9
     assert total(samples, "relay_requests_total") == 3
     assert total(samples, "relay_workers_silent") == 1
-    before = loop.time()  # it is not waited for again
+    questions = near._numbers  # it is not asked, and so not waited for, again
     status = (await admin(both.owner.relay, "GET", "/status")).json()
     assert (await admin(both.owner.relay, "GET", "/explain/req_" + "0" * 32)).status_code == 404
-    assert loop.time() - before < 0.9
+    assert near._numbers == questions
     assert [one["answers"] for one in status["workers"]["processes"]] == [True, False]
     far._transport.resume_reading()
     samples = await both.samples()

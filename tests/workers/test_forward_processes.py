@@ -120,10 +120,10 @@ async def test_open_pages_delay_no_end(several: tuple[Path, str]) -> None:
             started = time.monotonic()
             running.signal()
             for lines in streams:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(15):
                     assert [line async for line in lines]  # ended, not cut
         assert await running.exited(20) == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15  # half of the time that requests get
 
 
 async def test_a_worker_that_starts_anew_reaches_the_owner(several: tuple[Path, str]) -> None:

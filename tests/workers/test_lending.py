@@ -168,11 +168,11 @@ async def test_lending_takes_the_same_time_with_many_keys(owner: Owner) -> None:
     ledger = owner.app.ledger
     for number in range(2_000):
         owner.lender.grant(Wish("usr_1", f"key_{number}", "tokens", 1, 0, True, 3, 1, 0))
-    started = time.perf_counter()
+    started = time.process_time()  # whatever else the machine does
     ledger.changes()
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert owner.lender.unused > 2_000
-    started = time.perf_counter()
+    started = time.process_time()
     owner.lender.end()
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert owner.lender.unused == 0

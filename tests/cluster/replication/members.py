@@ -56,7 +56,7 @@ async def settle(*members: Member) -> None:
         await one.sync()
 
 
-async def until(is_done: Callable[[], Any], seconds: float = 10.0) -> float:
+async def until(is_done: Callable[[], Any], seconds: float = 30.0) -> float:
     """Wait until something is so; returns the seconds that it took."""
     started = time.monotonic()
     while not await is_done():
