@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from relay.cluster.node import ClusterNode
     from relay.cluster.replication.replication import Replication
 
+_STOP_FIRST = "a relay joins others when it starts: stop this one, then start it again"
 _NO_CLIENT = "needs the client of PostgreSQL: pip install 'relay[cluster]'"
 
 
@@ -54,19 +55,27 @@ async def joined(settings: Settings) -> "ClusterNode | None":
     return await join(settings)
 
 
-async def _replicated(settings: Settings, database: Database) -> "Replication | None":
-    """The database with the rows of the other nodes; None: it is no node's, from now on.
+async def _replicated(
+    settings: Settings, database: Database, *, alive: bool
+) -> "Replication | None":
+    """The database with the rows of the other nodes; None: it is no node's, from now on. `alive`:
+    the last process is handing over.
 
     Raises:
         ConfigError: PostgreSQL cannot be used, or is away at a node's first start.
         StoreError: the database cannot be used, or its rows contradict those of the others.
     """
+    is_member = await database.run(joining.membership) is not None
     if not settings.ledger.url:
-        if await database.run(joining.membership) is not None:
+        if is_member:
             await database.write(joining.leave)
         return None
     from relay.cluster.joining import replicate
 
+    if not is_member:
+        if alive:  # its requests in flight are yet to be counted where no other node would see it
+            raise ConfigError("ledger.url", _STOP_FIRST)
+        await restore(database, time.time())  # it joins with what its limits have used until now
     return await replicate(settings, database)
 
 
@@ -102,7 +111,7 @@ class Storage:
             StoreError: the database cannot be used.
         """
         database = await Database.open(settings.database.path)
-        replication = await _replicated(settings, database)
+        replication = await _replicated(settings, database, alive=handed is not None)
         state = await restore(database, time.time(), alive=handed is not None)
         ledger = Ledger() if node is None else _shared_ledger(node)
         ledger.restore(state.rows)

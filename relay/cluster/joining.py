@@ -15,6 +15,7 @@ from relay.cluster.link import EngineAwayError, EngineRefusalError
 from relay.cluster.node import ClusterNode, ClusterSettings
 from relay.cluster.replication.replication import Replication
 from relay.cluster.schema import SchemaError
+from relay.cluster.windows import owner_window_name
 from relay.config import ConfigError, Settings
 from relay.errors import OVERLOADED, RelayError
 from relay.quota.holdings import SharedChange
@@ -53,13 +54,14 @@ async def replicate(settings: Settings, database: Database) -> Replication:
     """Share the database's rows with the other nodes.
 
     Raises:
-        ConfigError: PostgreSQL cannot be used, or is away at this node's first start.
+        ConfigError: PostgreSQL cannot be used, or is away and lacks what this node brings.
         StoreError: SQLite failed, or the rows contradict those of the others.
     """
     try:
         url = settings.ledger.resolved_url()
         days = settings.database.retention_days
-        return await Replication.open(database, url, node_name(settings), days)
+        addresses = {one.name: one.base_url for one in settings.upstream}
+        return await Replication.open(database, url, node_name(settings), days, addresses)
     except EngineAwayError as error:
         raise ConfigError("ledger.url", f"a new node needs PostgreSQL to join: {error}") from None
     except (ValueError, SchemaError, EngineRefusalError) as error:
@@ -85,9 +87,9 @@ def window_change(wanted: SharedChange) -> WindowChange:
     if wanted.kind == "renew":
         windows = [(f"{scope}/{owner}/", 0) for scope, owner in wanted.owners]
     else:
-        limit = f"{wanted.counts}/{wanted.per}"
         windows = [
-            (f"{scope}/{owner}/{limit}", wanted.per * 1000) for scope, owner in wanted.owners
+            (owner_window_name(scope, owner, wanted.counts, wanted.per), wanted.per * 1000)
+            for scope, owner in wanted.owners
         ]
     return WindowChange(wanted.name, wanted.kind, windows, wanted.amount, wanted.windows)
 

@@ -28,7 +28,7 @@ from relay.cluster.shares import (
     smooth_amount,
 )  # fmt: skip
 from relay.cluster.waiting import LedgerAwayError, LimitReachedError
-from relay.cluster.windows import Held
+from relay.cluster.windows import UPSTREAM, Held, upstream_owner
 from relay.errors import OVERLOADED, RelayError
 from relay.quota import exceeded
 from relay.quota.bucket import Bucket, Mark, TokenBucket
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from relay.cluster.limits import SharedLimits
 
 AWAY: Final = "The ledger that this relay shares with others is away. Try again in a moment."
-_UPSTREAM: Final = "upstream "  # begins the key of an upstream's own limits
 _FORGET_FROM: Final = 1_000  # keys without state
 
 
@@ -120,7 +119,7 @@ class ClusterLedger(Ledger):
         if held is None and shared.limits:
             give_all_back(amounts, moment)
             missing = NoLeaseError(shared, key_state, tokens, cost)
-            if self.on_upstream is not None and key.startswith(_UPSTREAM):
+            if self.on_upstream is not None and key.startswith(UPSTREAM):
                 self.on_upstream(missing)
             raise missing
         if balance is not None:
@@ -379,8 +378,8 @@ class ClusterLedger(Ledger):
         """The shared limits of a key, as they are now."""
         name = key = key_state.key
         shared = self._keys.get(key)
-        if self.address_of is not None and key.startswith(_UPSTREAM):
-            name = f"{key} {self.address_of(key)}"
+        if self.address_of is not None and key.startswith(UPSTREAM):
+            name = upstream_owner(key, self.address_of(key))
         if shared is None or shared.key != name or not shared.is_current(key_state):
             shared = self._keys[key] = SharedKey(key_state, name, int(time.time() * 1000))
         return shared

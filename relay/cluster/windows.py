@@ -13,6 +13,8 @@ from relay.quota.share.leased_window import LeasedWindow
 if TYPE_CHECKING:
     from relay.cluster.waiting import Draw
 
+UPSTREAM: Final = "upstream "  # begins the key of an upstream's own limits
+
 # The period of a balance, a window without an end: a hundred thousand years of milliseconds.
 ENDLESS: Final = 2**52
 
@@ -96,7 +98,17 @@ class NodeWindow:
 def window_name(limit: SharedLimit, account: str, key: str) -> str:
     """The name that all nodes have for the window of a limit."""
     owner = account if limit.scope in ("account", "spending") else key
-    return f"{limit.scope}/{owner}/{limit.kind}/{limit.per}"
+    return owner_window_name(limit.scope, owner, limit.kind, limit.per)
+
+
+def owner_window_name(scope: str, owner: str, kind: str, per: int) -> str:
+    """As `window_name`, of a limit of this owner; `per`: seconds."""
+    return f"{scope}/{owner}/{kind}/{per}"
+
+
+def upstream_owner(key: str, address: str) -> str:
+    """The owner of an upstream's own limits: nodes share those of the same name and address."""
+    return f"{key} {address}"
 
 
 class LocalAmount(NamedTuple):

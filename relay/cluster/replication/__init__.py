@@ -5,5 +5,6 @@ alone, also while PostgreSQL is away. PostgreSQL has the last state of each row,
 carries it from node to node (`relay.store.replication` has the side of SQLite).
 
 calls        the functions in PostgreSQL
+use          the limits that a database has used before it joins
 replication  the task that sends and receives
 """

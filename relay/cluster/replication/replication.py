@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +21,10 @@ import psycopg
 from relay.cluster.link import Connection, EngineAwayError, EngineRefusalError, Link
 from relay.cluster.once import Once
 from relay.cluster.replication import calls
+from relay.cluster.replication.use import bring
 from relay.cluster.schema import SchemaError
 from relay.store.database import Database, StoreError
-from relay.store.replication import joining, outbox, recovery
+from relay.store.replication import joining, outbox, recovery, use
 from relay.store.replication.applying import Applier, parse
 from relay.store.replication.shape import read_tables
 
@@ -34,6 +36,7 @@ _TIDY_SECONDS: Final = 600.0
 _ANSWER_SECONDS: Final = 5.0  # a batch may have megabytes
 _CLOSE_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 1.0
+_NO_ADDRESSES: Final[Mapping[str, str]] = {}
 _STEP_ROWS: Final = 100  # in one transaction: some milliseconds, for which the journal waits
 
 
@@ -71,23 +74,29 @@ class Replication:
 
     @classmethod
     async def open(
-        cls, database: Database, url: str, node: str, keep_requests_days: float = 90
+        cls,
+        database: Database,
+        url: str,
+        node: str,
+        keep_requests_days: float = 90,
+        addresses: Mapping[str, str] = _NO_ADDRESSES,
     ) -> "Replication":
         """Begin, once the schema in PostgreSQL is up to date. A database that is no node's yet
-        joins with all of its rows, and has those of the others then. Call it before anything of
-        the database is in use.
+        joins with all of its rows, and has those of the others then; PostgreSQL has the use of its
+        limits before another node has a row. Call it before anything of the database is in use.
 
         `keep_requests_days`: how long PostgreSQL keeps requests for nodes that come later.
+        `addresses`: of upstreams, by their names.
 
         Raises:
             JoinError: the database is another node's, or its rows contradict those of the others.
-            EngineAwayError: PostgreSQL is away, and the database is no node's yet.
+            EngineAwayError: PostgreSQL is away, and lacks the use of limits before the join.
             EngineRefusalError, SchemaError: PostgreSQL cannot be used.
             StoreError: SQLite failed.
         """
         self = cls(database, url, node, keep_requests_days)
         try:
-            await self._begin()
+            await self._begin(addresses)
         except BaseException:
             await self._close_links()
             raise
@@ -142,7 +151,7 @@ class Replication:
 
     # --- the beginning ---
 
-    async def _begin(self) -> None:
+    async def _begin(self, addresses: Mapping[str, str]) -> None:
         found = await self._database.run(joining.membership)
         if found is None:
             await self._join()
@@ -156,7 +165,10 @@ class Replication:
         self._applier = Applier(self._tables)
         try:
             await self._find_mark()
+            await bring(self._database, self._link, self._node, addresses)
         except EngineAwayError:
+            if await self._database.run(use.next_batch) is not None:
+                raise
             _log.warning("rows are not shared for now: %s", self._link.reason)
 
     async def _join(self) -> None:
@@ -170,7 +182,13 @@ class Replication:
             if page.is_last:
                 break
         await self._database.run(
-            partial(joining.join, node=self._node, place=(mark.number, mark.entry), seen=seen),
+            partial(
+                joining.join,
+                node=self._node,
+                place=(mark.number, mark.entry),
+                seen=seen,
+                now=int(time.time() * 1000),
+            ),
             writes=True,
         )
 

@@ -7,6 +7,7 @@ outbox    changes that the other nodes have yet to get
 images    rows as JSON
 applying  rows of other nodes brought into the tables
 joining   a database becomes a node's: its rows are checked, numbered anew and noted
+use       the limits that it has used until then, which go before its rows
 
 Must not know how rows travel (`relay.cluster.replication`).
 """

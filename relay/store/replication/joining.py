@@ -1,8 +1,9 @@
 """A database becomes a node's, or is one no more.
 
-Decides what a node brings with it: all its shared rows, once it is certain that none contradicts a
-row of the others. One transaction checks that, takes the others' rows, gives new ids to the node's
-own entries, and notes the rows for the others. Must not know how rows travel.
+Decides what a node brings with it: the use of its limits and all its shared rows, once it is
+certain that none contradicts a row of the others. One transaction checks that, takes the others'
+rows, gives new ids to the node's own entries, and notes the rows for the others. Must not know how
+rows travel.
 """
 
 import sqlite3
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from relay.store.database import StoreError, transaction
 from relay.store.ids import STEP
-from relay.store.replication import capture, recovery
+from relay.store.replication import capture, recovery, use
 from relay.store.replication.applying import Applier, Incoming, parse
 from relay.store.replication.images import decode_key, decode_row
 from relay.store.replication.shape import Table, read_tables
@@ -54,10 +55,12 @@ def receive(connection: sqlite3.Connection, rows: str) -> None:
     connection.executemany("INSERT INTO temp.received VALUES (?, ?, ?, ?, ?)", parse(rows))
 
 
-def join(connection: sqlite3.Connection, node: str, place: tuple[int, int], seen: int) -> None:
-    """Take the rows that were received, up to number `seen`, and note all own rows for the others.
-    `place`: the node's number, and the last entry of its outbox that the others have, of an earlier
-    database.
+def join(
+    connection: sqlite3.Connection, node: str, place: tuple[int, int], seen: int, now: int
+) -> None:
+    """Take the rows that were received, up to number `seen`, and note all own rows for the others,
+    after what their limits have used. `place`: the node's number, and the last entry of its outbox
+    that the others have, of an earlier database. `now`: epoch ms.
 
     Opens its own transaction.
 
@@ -75,6 +78,7 @@ def join(connection: sqlite3.Connection, node: str, place: tuple[int, int], seen
                 (node, number, seen, schema),
             )
             recovery.go_on_after(connection, entry)
+            use.note(connection, now)
             for table in tables.values():
                 if table.sharing == "entries":
                     _renumber(connection, table, number)
