@@ -154,6 +154,7 @@ class Lender:
                 numbers.append(self._numbers)
                 self._lent[self._numbers] = reservation
                 self._unused[self._numbers] = loan
+                self._app.ledger.lend(reservation)
         counts = self._unused_by_account
         counts[wish.account] = counts.get(wish.account, 0) + len(numbers)
         return numbers
@@ -285,6 +286,8 @@ class Lender:
         else:
             del counts[loan.account]
         loan.use(self._app.ledger)
+        if (reservation := self._lent.get(number)) is not None:
+            self._app.ledger.end_loan(reservation)
         return loan
 
     def return_unused(self) -> None:

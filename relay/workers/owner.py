@@ -118,6 +118,7 @@ class Workers:
         """Start all, and wait until they serve; after some seconds the relay goes on without."""
         self._app.metering.elsewhere = self.admissions
         self._app.upstreams.recall = self.admissions.recall_limits
+        self._app.ledger.call_back = self.admissions.recall
         for number in range(self.count):
             await self._start_one(number)
         self._beat()
