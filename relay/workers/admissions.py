@@ -25,6 +25,7 @@ from relay.store.keys import LiveKey
 from relay.store.records import AdmissionRow, Settlement
 from relay.translate.messages.features import Features
 from relay.workers.lending import Lender, refused, wish_of
+from relay.workers.room import RefusedWorkers
 from relay.workers.slots import UPSTREAM
 from relay.workers.traffic import Grant, Wish
 
@@ -149,6 +150,7 @@ class Desk:
     def __init__(self, metering: Metering, admissions: OwnerAdmissions) -> None:
         self._metering = metering
         self._admissions = admissions
+        self._refused = RefusedWorkers()
 
     def serve(self, lender: Lender) -> None:
         """Answer those of one worker."""
@@ -190,6 +192,7 @@ class Desk:
             if not wish.waits or not await self._admissions.recall(wish.account):
                 break
         assert refusal is not None
+        self._refused.note(lender, wish)
         return refused(refusal, lender.rows(wish))
 
     async def _check(

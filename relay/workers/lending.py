@@ -114,6 +114,16 @@ class Lender:
         now = self._now(wish.key)
         return rows_of(self._app.ledger.key_state(wish.account, wish.key, plan, now))
 
+    def has_room(self, wish: Wish) -> bool:
+        """Whether a wish that was refused may be granted now, or for another reason not."""
+        try:
+            plan = self.plan_of(wish)
+        except RelayError:
+            return True
+        now = self._now(wish.key)
+        ready = self._app.ledger.ready_at(wish.account, wish.key, plan, now, wish.tokens)
+        return ready <= now
+
     def check(self, account: str, key: str, plan: str, *, counting: bool) -> None:
         """See `Ledger.check`; a request that only counts tokens is counted. Raises RelayError."""
         found, now, ledger = self.plan(plan), time(), self._app.ledger
