@@ -85,7 +85,8 @@ class ClusterLedger(Ledger):
         self.on_upstream: Callable[[NoLeaseError], None] | None = None
         # Carries out a change of windows for all nodes.
         self.on_change: Callable[[SharedChange], Awaitable[None]] | None = None
-        limits.on_nodes = self._divide
+        limits.on_nodes = lambda nodes: self._parts.divide(self._counters.values(), nodes)
+        limits.call_back = self._call_back
 
     # --- one request ---
 
@@ -249,6 +250,18 @@ class ClusterLedger(Ledger):
                 held.settle(now, *use)
             self._note(reservation.shared, held, int(time.time() * 1000))
 
+    def lend(self, reservation: Reservation) -> None:
+        """See `Ledger.lend`."""
+        if isinstance(reservation, NodeReservation) and reservation.held is not None:
+            reservation.held.lend(reservation.key_state.account, 1)
+
+    def end_loan(self, reservation: Reservation) -> None:
+        """See `Ledger.end_loan`."""
+        if isinstance(reservation, NodeReservation) and reservation.held is not None:
+            reservation.held.lend(reservation.key_state.account, -1)
+            for one in reservation.held.taken:
+                self.lease_rows.touch(one[0])
+
     def give_up(self, reservation: Reservation, now: float) -> bool:
         """See `Ledger.give_up`."""
         if isinstance(reservation, NodeReservation) and reservation.held is not None:
@@ -405,17 +418,10 @@ class ClusterLedger(Ledger):
                 return False
         return True
 
-    def _divide(self, nodes: int) -> None:
-        """Another number of nodes shares the limits."""
-        self._parts.nodes = nodes
-        moment = int(time.time() * 1000)
-        for counters in self._counters.values():
-            if counters.plan is None:
-                continue
-            for limit, bucket in zip(counters.plan.limits, counters.buckets, strict=True):
-                if isinstance(bucket, TokenBucket):
-                    bucket.resize(self._parts.of(limit.size), moment)
-            counters.must_check = True
+    async def _call_back(self, account: str) -> None:
+        """Another node needs what workers hold of an account, and no request has used."""
+        if self.call_back is not None:
+            await self.call_back(account)
 
     def sweep(self, now: float, max_owners: int = 200) -> list[tuple[str, str]]:
         """See `Holdings.sweep`."""

@@ -9,7 +9,7 @@ Moments are the node's monotonic clock in milliseconds: a step of the wall clock
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -63,6 +63,9 @@ class SharedLimits:
         self.reports = Reports(self, self._note_reported)
         self.clock = clock
         self.on_nodes: Callable[[int], None] | None = None  # their number has changed
+        # Calls back what was lent to workers of an account and no request has used.
+        self.call_back: Callable[[str], Awaitable[None]] | None = None
+        self._called_back: dict[str, asyncio.Task[None]] = {}  # by window, under way
         self._is_closed = False
         self._lease = lease
         self._courier = courier
@@ -325,6 +328,26 @@ class SharedLimits:
         self.figures.recalls += 1
         if window.draws and window.lease > asker:
             return
+        if (
+            window.leased.lent
+            and self.call_back is not None
+            and window_name not in self._called_back
+        ):
+            work = self._call_back(window, asker, self.call_back(window.account))
+            self._called_back[window_name] = asyncio.get_running_loop().create_task(work)
+        self._offer(window)
+
+    async def _call_back(self, window: NodeWindow, asker: str, returned: Awaitable[None]) -> None:
+        """Give back what workers held, too."""
+        try:
+            await returned
+        finally:
+            del self._called_back[window.name]
+        if not (self._is_closed or (window.draws and window.lease > asker)):
+            self._offer(window)
+
+    def _offer(self, window: NodeWindow) -> None:
+        """Let other nodes have what is unused here, once the answer to a claim is here."""
         if window.claimed:
             window.recalled = True
         else:

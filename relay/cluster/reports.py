@@ -111,7 +111,7 @@ class Reports:
         elif leased.left(now):
             # Its next claim reports the use, which is early enough unless others may need what was
             # given back here.
-            if leased.used < window.reported and leased.free * _SCARCE < leased.size:
+            if leased.spent < window.reported and leased.free * _SCARCE < leased.size:
                 self._limits.claim_ahead(window, now)
         elif not window.is_settled(now):
             self._limits.release(window, now, urgent=False)

@@ -30,6 +30,18 @@ class Parts:
         """At least 1."""
         return max(1, size // max(1, self.nodes))
 
+    def divide(self, counters: Iterable[LimitCounters], nodes: int) -> None:
+        """Another number of nodes shares the limits."""
+        self.nodes = nodes
+        moment = int(time.time() * 1000)
+        for one in counters:
+            if one.plan is None:
+                continue
+            for limit, bucket in zip(one.plan.limits, one.buckets, strict=True):
+                if isinstance(bucket, TokenBucket):
+                    bucket.resize(self.of(limit.size), moment)
+            one.must_check = True
+
 
 class NodeCounters(LimitCounters):
     """The buckets of one owner on a node: smooth ones are of its part, or windows."""
@@ -158,7 +170,7 @@ class LeaseRows:
             leased = it.leased
             if leased.epoch:
                 refill, ends = f"{_REFILL}{leased.epoch}", moment + leased.reset_in(now)
-                rows.append((LEASE, name, it.lease, it.per, refill, it.size, leased.used, ends))
+                rows.append((LEASE, name, it.lease, it.per, refill, it.size, leased.spent, ends))
         return rows
 
     def split(self, rows: Iterable[Row]) -> Iterator[Row]:

@@ -56,6 +56,7 @@ class NodeWindow:
     """One window, and the state of its claims."""
 
     __slots__ = (
+        "account",
         "answered",
         "claimed",
         "draws",
@@ -86,13 +87,14 @@ class NodeWindow:
         self.is_urgent = False  # a request waits for that one
         self.answered = -1  # when the last claim for a request was sent that was answered, ms
         self.recalled = False  # another node asked for the rest while a claim was under way
+        self.account = ""  # whose slots workers hold, if they do
         self.held = 0  # by so many requests
         self.users = 0  # keys that draw from it
         self.draws: set[Draw] = set()  # those with requests that wait for it
 
     def is_settled(self, now: int) -> bool:
         """Whether the engine knows all of its use, or needs not know it any more."""
-        return self.leased.used == self.reported or not self.leased.reset_in(now)
+        return self.leased.spent == self.reported or not self.leased.reset_in(now)
 
 
 def window_name(limit: SharedLimit, account: str, key: str) -> str:
@@ -149,7 +151,7 @@ class Held:
         """The present use of the leases, for the node's journal: at admission, and again once it
         is closed."""
         return [
-            LeaseUse(it.name, it.size, it.per, it.lease, epoch, it.leased.used)
+            LeaseUse(it.name, it.size, it.per, it.lease, epoch, it.leased.spent)
             for it, _, _, epoch, _ in self.taken
             if epoch == it.leased.epoch
         ]
@@ -176,6 +178,12 @@ class Held:
             for window, _, amount, epoch, local in self.taken:
                 window.held -= 1
                 _correct(window, (amount, 0), epoch, local, now)
+
+    def lend(self, account: str, sign: int) -> None:
+        """It is lent to a worker as a slot, 1, or is not any more, -1."""
+        for window, _, amount, epoch, _ in self.taken:
+            window.account = account
+            window.leased.lend(sign * amount, epoch)
 
     def hold_more(self, amount: int, now: int) -> int:
         """Hold more of the balance, as far as the lease has it; returns how much."""

@@ -4,7 +4,7 @@ Decides which limits a key draws from, and when state is no longer needed. Must 
 or the database: `changes` hands state out, and `restore` takes it back.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -52,6 +52,8 @@ class Holdings:
         self.inherited: dict[str, int] = {}
         # Called with each reservation that closes, once another process has the limits.
         self.on_close: OnClose | None = None
+        # Calls back what was lent to workers of an account, for another node.
+        self.call_back: Callable[[str], Awaitable[object]] | None = None
         # Weak: an earlier plan lives as long as the requests that began with it.
         self._successors: WeakKeyDictionary[Plan, Plan] = WeakKeyDictionary()
 

@@ -234,6 +234,13 @@ class Ledger(Holdings):
         """Settle what a request of an older process holds in leases of this one; `quota.transfer`
         closes the rest. Here there are no leases."""
 
+    def lend(self, reservation: Reservation) -> None:
+        """A reservation was made ahead for a worker; `end_loan` follows. Its amounts in leases are
+        no use yet, and can be recalled. Here there are no leases."""
+
+    def end_loan(self, reservation: Reservation) -> None:
+        """A request uses it now, or nobody will."""
+
     def give_up(self, reservation: Reservation, now: float) -> bool:
         """Close a reservation that was made ahead, and that no request has used. It leaves its mark
         in limits of up to an hour, which its owner takes off; returns as `settle` does."""

@@ -7,6 +7,7 @@
     lending             the owner's side of slots, for one worker
     loans               how such reservations stand in the limits until a request uses them
     admissions          admission in the owner; its answers to workers
+    room                upstreams' own limits that have room again
     worker_admissions   admission in a worker
     owner               the workers, as the owner sees them
     worker              a worker's process

@@ -25,10 +25,11 @@ from relay.store.keys import LiveKey
 from relay.store.records import AdmissionRow, Settlement
 from relay.translate.messages.features import Features
 from relay.workers.lending import Lender, refused, wish_of
+from relay.workers.room import RefusedWorkers
 from relay.workers.slots import UPSTREAM
 from relay.workers.traffic import Grant, Wish
 
-_RECALL_SECONDS: Final = 1.0  # a worker that answers later is stuck
+_RECALL_SECONDS: Final = 0.25  # a worker that answers later keeps its slots for now
 _TRIES: Final = 8
 GONE: Final = "The relay's main process is gone. Send it again."
 
@@ -149,6 +150,7 @@ class Desk:
     def __init__(self, metering: Metering, admissions: OwnerAdmissions) -> None:
         self._metering = metering
         self._admissions = admissions
+        self._refused = RefusedWorkers()
 
     def serve(self, lender: Lender) -> None:
         """Answer those of one worker."""
@@ -190,6 +192,7 @@ class Desk:
             if not wish.waits or not await self._admissions.recall(wish.account):
                 break
         assert refusal is not None
+        self._refused.note(lender, wish)
         return refused(refusal, lender.rows(wish))
 
     async def _check(

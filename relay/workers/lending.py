@@ -114,6 +114,16 @@ class Lender:
         now = self._now(wish.key)
         return rows_of(self._app.ledger.key_state(wish.account, wish.key, plan, now))
 
+    def has_room(self, wish: Wish) -> bool:
+        """Whether a wish that was refused may be granted now, or for another reason not."""
+        try:
+            plan = self.plan_of(wish)
+        except RelayError:
+            return True
+        now = self._now(wish.key)
+        ready = self._app.ledger.ready_at(wish.account, wish.key, plan, now, wish.tokens)
+        return ready <= now
+
     def check(self, account: str, key: str, plan: str, *, counting: bool) -> None:
         """See `Ledger.check`; a request that only counts tokens is counted. Raises RelayError."""
         found, now, ledger = self.plan(plan), time(), self._app.ledger
@@ -154,6 +164,7 @@ class Lender:
                 numbers.append(self._numbers)
                 self._lent[self._numbers] = reservation
                 self._unused[self._numbers] = loan
+                self._app.ledger.lend(reservation)
         counts = self._unused_by_account
         counts[wish.account] = counts.get(wish.account, 0) + len(numbers)
         return numbers
@@ -285,6 +296,8 @@ class Lender:
         else:
             del counts[loan.account]
         loan.use(self._app.ledger)
+        if (reservation := self._lent.get(number)) is not None:
+            self._app.ledger.end_loan(reservation)
         return loan
 
     def return_unused(self) -> None:

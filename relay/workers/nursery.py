@@ -1,7 +1,8 @@
 """A small process that forks workers: it was forked itself before there were threads or a loop.
 
 A worker that ends is replaced within milliseconds, shares the memory of the modules that are
-loaded, and needs no command line. Decides how a worker begins: with its end of the link and the
+loaded, and needs no command line. If it is killed, another one is started as a new program: a
+process with threads cannot be forked. Decides how a worker begins: with its end of the link and the
 listening sockets. Must not know what it does then.
 """
 
@@ -11,15 +12,27 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NoReturn
 
+from relay import __version__
+
 _MAX_MESSAGE_OCTETS: Final = 64 * 1024
 _MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
 _REAP_SECONDS: Final = 1.0
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+# The program of another such process; its modules come from where the owner's came from.
+_PROGRAM: Final = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from importlib import import_module
+from relay.workers import nursery
+nursery.serve(int(sys.argv[2]), sys.argv[3], getattr(import_module(sys.argv[4]), sys.argv[5]))
+"""
 
 # The link, and the listening sockets with their names.
 Run = Callable[[socket.socket, list[tuple[str, socket.socket]]], None]
@@ -28,9 +41,11 @@ Run = Callable[[socket.socket, list[tuple[str, socket.socket]]], None]
 class Nursery:
     """The owner's handle of the process."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, pid: int, run: Run) -> None:
         """Use `fork`."""
         self._socket = sock
+        self._pid = pid
+        self._run = run
 
     @classmethod
     def fork(cls, run: Run) -> "Nursery":
@@ -42,12 +57,51 @@ class Nursery:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             mine.close()
             _end_with(partial(_serve, theirs, run))
         theirs.close()
         mine.setblocking(False)
-        return cls(mine)
+        return cls(mine, pid, run)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process has ended, though it was not closed."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def start_again(self) -> None:
+        """Start another such process in the place of one that is gone. Blocks for milliseconds; the
+        process forks workers as soon as its modules are loaded.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        path, run = json.dumps(sys.path), self._run
+        with theirs:
+            number = theirs.fileno()
+            words = [path, str(number), __version__, run.__module__, run.__qualname__]
+            try:
+                process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-c", _PROGRAM, *words],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[number],
+                )
+            except OSError:
+                mine.close()
+                raise
+        mine.setblocking(False)
+        self._socket.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, os.WNOHANG)
+        self._socket, self._pid = mine, process.pid
+        process.returncode = 0  # it is waited for here
 
     def start_worker(
         self, link: socket.socket, listeners: Sequence[tuple[str, socket.socket]]
@@ -64,6 +118,19 @@ class Nursery:
     def close(self) -> None:
         """End the process. Workers end with their links."""
         self._socket.close()
+
+
+def serve(descriptor: int, version: str, run: Run) -> None:
+    """Fork workers until the owner, of this version, is gone. In a program of its own."""
+    if version != __version__:  # its messages may be others
+        print(
+            f"relay: version {__version__} is installed now, and {version} runs: no worker can be "
+            "started; `relay upgrade` lets the new one take over",
+            file=sys.stderr,
+            flush=True,
+        )
+        return
+    _serve(socket.socket(fileno=descriptor), run)
 
 
 def _serve(sock: socket.socket, run: Run) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from relay.app import App
@@ -28,6 +28,7 @@ _END_SECONDS: Final = 2.0  # beyond the time to drain
 _CUT_SECONDS: Final = 1.0  # for workers to report the requests that they cut
 _FIRST_PAUSE_SECONDS: Final = 0.1  # before a worker is replaced that ended at once
 _LAST_PAUSE_SECONDS: Final = 30.0
+_NURSERY_PAUSE_SECONDS: Final = 10.0  # before another try to start the process that forks workers
 _HEALTHY_SECONDS: Final = 60.0  # of a life after which the pause is the first again
 _LISTEN: Final = ("listen ", "passed")  # begin the names of the sockets that workers accept on
 
@@ -54,6 +55,8 @@ class Workers:
     def __init__(self, app: App, nursery: Nursery, begin: Callable[[], object]) -> None:
         self._app = app
         self._nursery = nursery
+        self._nursery_lock = asyncio.Lock()
+        self._nursery_due = 0.0  # when it may be started again, if no worker waits for it
         self._begin = begin
         self._loop = asyncio.get_running_loop()
         self.count = app.settings.server.processes - 1
@@ -115,6 +118,7 @@ class Workers:
         """Start all, and wait until they serve; after some seconds the relay goes on without."""
         self._app.metering.elsewhere = self.admissions
         self._app.upstreams.recall = self.admissions.recall_limits
+        self._app.ledger.call_back = self.admissions.recall
         for number in range(self.count):
             await self._start_one(number)
         self._beat()
@@ -138,6 +142,7 @@ class Workers:
 
     async def _fork(self, number: int) -> None:
         """Raises OSError."""
+        await self._keep_nursery()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         link = await Link.open(mine)
         if self._frozen or self._ending:  # meanwhile
@@ -160,6 +165,24 @@ class Workers:
         self._live.append(worker)
         self._connect(worker)
         link.start()
+
+    async def _keep_nursery(self) -> None:
+        """Start the process that forks workers again, if it was killed. Raises OSError."""
+        async with self._nursery_lock:
+            if self._ending or not self._nursery.is_gone:
+                return
+            _log.error("the process that starts workers is gone; another one starts")
+            self._nursery_due = self._loop.time() + _NURSERY_PAUSE_SECONDS
+            await self._loop.run_in_executor(None, self._nursery.start_again)
+            if self._ending:  # meanwhile
+                self._nursery.close()
+
+    async def _keep_nursery_ready(self) -> None:
+        """The same, while no worker waits for it."""
+        try:
+            await self._keep_nursery()
+        except OSError as error:
+            _log.error("the process that starts workers cannot be started: %s", error)
 
     def _connect(self, worker: Worker) -> None:
         link = worker.link
@@ -218,16 +241,20 @@ class Workers:
         def start() -> None:
             del self._timers[number]
             if not self._ending and not self._frozen:
-                task = self._loop.create_task(self._start_one(number))
-                self._starting.add(task)
-                task.add_done_callback(self._starting.discard)
+                self._background(self._start_one(number))
 
         if (timer := self._timers.get(number)) is not None:
             timer.cancel()
         self._timers[number] = self._loop.call_later(pause, start)
 
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
     def _beat(self) -> None:
-        """Each second: end the workers that are stuck, and pass on whether the journal works."""
+        """Each second: end the workers that are stuck, and pass on whether the journal works; start
+        the process that forks workers again."""
         self._beat_timer = self._loop.call_later(_PULSE_SECONDS, self._beat)
         now = self._loop.time()
         was_late = 0 < self._beat_due < now - _LATE_SECONDS  # pulses wait to be read
@@ -240,6 +267,8 @@ class Workers:
                     "worker %d (process %d) is stuck: it is ended", worker.number, worker.pid
                 )
                 self._kill(worker)
+        if now >= self._nursery_due and self._nursery.is_gone:
+            self._background(self._keep_nursery_ready())
         journal = self._app.journal
         state = (journal.healthy, journal.failure)
         if state != self._journal_state and not journal.is_elsewhere:

@@ -182,6 +182,7 @@ class SlotLedger(Ledger):
         if slots.plan is not plan:
             self._return_all(slots)
             slots.plan = plan
+            slots.blocked_until = 0.0
         moment = monotonic()
         slots.note(moment, tokens, cost)
         slot = self._taken(slots, moment, tokens, cost)
@@ -314,7 +315,14 @@ class SlotLedger(Ledger):
         """See `Ledger.ready_at`: of upstreams' own limits. A slot that is not here yet may come at
         once, as far as the owner has not said that there is none."""
         slots = self._by_key.get(key)
-        return now if slots is None else max(now, slots.blocked_until)
+        if slots is None or slots.plan is not plan:  # the limits are others now
+            return now
+        return max(now, slots.blocked_until)
+
+    def unblock(self, key: str) -> None:
+        """An upstream's own limits have room again."""
+        if (slots := self._by_key.get(key)) is not None:
+            slots.blocked_until = 0.0
 
     # --- requests that the owner admits by their rows ---
 

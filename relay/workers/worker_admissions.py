@@ -24,6 +24,7 @@ from relay.store.keys import LiveKey
 from relay.translate.messages.features import Features
 from relay.workers.admissions import GONE, left_row
 from relay.workers.link import Link
+from relay.workers.room import ROOM
 from relay.workers.slots import KeySlots, NoSlotError, Slot, SlotLedger, SlotReservation
 from relay.workers.traffic import Grant, Wish
 
@@ -51,6 +52,7 @@ class WorkerAdmissions:
         self._give_up = give_up
         self.is_frozen = False  # the owner hands over: each request is admitted there
         ledger.wish = self._ask_ahead
+        link.on(ROOM, self._note_room)
 
     @property
     def admits_again(self) -> bool:
@@ -164,6 +166,11 @@ class WorkerAdmissions:
                 self._wake()  # another upstream may serve what waits
 
         self._link.question(on_reply, "slots", *_values(wish))
+
+    def _note_room(self, key: str) -> None:
+        """An upstream's own limits, which had no room, have some."""
+        self._ledger.unblock(key)
+        self._wake()
 
     def _take(
         self, slots: KeySlots, wish: Wish, sent: float, value: list[Any]

@@ -16,6 +16,7 @@ from tests.durability.process import data, relay, serving
 from tests.fakes.until import until
 from tests.handover.relays import Relays
 from tests.scoreboard import RecordProperty
+from tests.workers.everywhere import everywhere
 from tests.workers.processes import ask_at_once
 
 
@@ -56,13 +57,32 @@ async def test_relays_with_workers_share_forty(
     with all_serving(fleet.spread(postgres.url(database), 2, workers=2)) as relays:
         statuses = await ask_all(relays, [key])
         assert statuses[200] <= 40
-        # A worker's slots go back after a few seconds without use.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20):  # those that were refused while a recall took too long
             while statuses[200] < 40:
                 statuses += await ask_all(relays, [key], connections=1, each=1)
-                await asyncio.sleep(0.2)
         statuses += await ask_all(relays, [key], connections=4, each=2)
     assert statuses[200] == 40
+
+
+async def test_slots_of_another_relays_workers_are_recalled(
+    fleet: Fleet, postgres: Postgres, database: str
+) -> None:
+    [key] = fleet.new_keys("forty")
+    with all_serving(fleet.spread(postgres.url(database), 2, workers=2)) as relays:
+        first, second = relays
+        await ask_all([second], [key], connections=1, each=1)
+        async with everywhere(first) as both:
+            await both.knows(key)
+            statuses = [(await both.callers[1].ask(key)).status for _ in range(9)]
+            assert statuses == [200] * 9
+            # The worker of the first has slots ahead, which it gives back after five idle seconds.
+            ends_at = time.monotonic() + 4
+            admitted = 0
+            while admitted < 30 and time.monotonic() < ends_at:
+                admitted += (await ask_once(second, key))[0] == 200
+            assert admitted == 30
+            assert set(await both.statuses(key)) == {429}
+        assert (await ask_once(second, key))[0] == 429
 
 
 def charges(folder: Path) -> int:

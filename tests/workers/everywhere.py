@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,15 @@ class Everywhere:
 
 @contextlib.asynccontextmanager
 async def everywhere(
-    running: Running, port: int = 0, tls: ssl.SSLContext | None = None
+    running: Running,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+    others: Sequence[int] = (),
 ) -> AsyncIterator[Everywhere]:
-    """Connect until every process of a relay has accepted a connection."""
+    """Connect until every process of a relay has accepted a connection. `others`: workers of a
+    nursery that is gone."""
     port = port or running.port
-    missing = [running.process.pid, *workers_of(running)]
+    missing = [running.process.pid, *workers_of(running), *others]
     order = list(missing)
     found: dict[int, Caller] = {}
     opened: list[asyncio.StreamWriter] = []

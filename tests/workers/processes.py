@@ -9,9 +9,10 @@ from tests.fakes.caller import read_answer, request
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(one) for one in text.split()]
+    """The processes that a process has started, and that have not ended."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    found = [int(one) for task in tasks for one in (task / "children").read_text().split()]
+    return [one for one in found if is_alive(one)]
 
 
 def nursery_of(running: Running) -> int:
@@ -22,7 +23,7 @@ def nursery_of(running: Running) -> int:
 
 def workers_of(running: Running) -> list[int]:
     """The worker processes of a relay."""
-    return [one for one in children(nursery_of(running)) if is_alive(one)]
+    return children(nursery_of(running))
 
 
 def is_alive(pid: int) -> bool:

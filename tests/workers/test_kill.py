@@ -13,7 +13,8 @@ from tests.durability.test_metering_kill import CALLERS, Seen, adds_up, one_call
 from tests.fakes.until import until
 from tests.scoreboard import RecordProperty
 
-from .processes import is_alive, nursery_of, workers_of
+from .everywhere import everywhere
+from .processes import children, is_alive, nursery_of, workers_of
 
 
 async def _killed_meanwhile(running: Running, key: str, dice: random.Random) -> Seen:
@@ -64,6 +65,41 @@ async def test_a_killed_worker_loses_no_answer(
 @pytest.mark.long
 async def test_forty_killed_workers_lose_no_answer(several: tuple[Path, str]) -> None:
     await _kill_workers(*several, rounds=40)
+
+
+async def test_a_killed_nursery_is_replaced(several: tuple[Path, str]) -> None:
+    folder, key = several
+    seen = Seen()
+    with serving(folder) as running:
+        nursery, before = nursery_of(running), workers_of(running)
+        callers = [
+            asyncio.create_task(one_caller(running.port, key, seen, random.Random(number)))
+            for number in range(CALLERS)
+        ]
+        await until(lambda: len(seen.complete) > 20, within=10)
+        os.kill(nursery, signal.SIGKILL)
+        await until(lambda: set(children(running.process.pid)) - {nursery}, within=10)
+        assert all(map(is_alive, before))
+        count = len(seen.complete)
+        await until(lambda: len(seen.complete) > count + 20, within=10)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: len(workers_of(running)) == 2, within=20)
+        [first, second] = workers_of(running)
+        async with everywhere(running) as all_three:
+            assert await all_three.statuses(key) == [200] * 3
+        os.kill(nursery_of(running), signal.SIGKILL)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: children(running.process.pid), within=10)
+        await until(lambda: len(workers_of(running)) == 1, within=20)
+        async with everywhere(running, others=[second]) as all_three:
+            assert await all_three.statuses(key) == [200] * 3
+        running.signal()
+        assert await running.exited(20) == 0
+        async with asyncio.timeout(5):
+            await asyncio.gather(*callers)
+    assert set(seen.statuses) <= {200}
+    adds_up(folder, seen)
 
 
 async def test_killed_owners_lose_no_answer(several: tuple[Path, str]) -> None:

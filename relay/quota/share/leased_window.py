@@ -35,6 +35,7 @@ class LeasedWindow:
         "elsewhere",
         "epoch",
         "free",
+        "lent",
         "size",
         "used",
     )
@@ -44,6 +45,7 @@ class LeasedWindow:
         self.size = size
         self.epoch = 0  # 0: no grant came yet
         self.used = 0
+        self.lent = 0  # the part of it that no request has used yet
         self.ceiling = 0
         self.free = size  # the part that no node held, at the last grant
         self.elsewhere = 0  # the unused part of other nodes, at the last grant
@@ -82,6 +84,17 @@ class LeasedWindow:
         if epoch == self.epoch:
             self.used += amount
 
+    def lend(self, amount: int, epoch: int) -> None:
+        """An amount that was taken in the window `epoch` is lent: no request uses it yet. If it is
+        negative, one does, or it is about to be given back."""
+        if epoch == self.epoch:
+            self.lent = max(0, self.lent + amount)
+
+    @property
+    def spent(self) -> int:
+        """The use by requests."""
+        return max(0, self.used - self.lent)
+
     def remaining(self, now: int) -> int:
         """A lower bound of what could be taken now, of all that nobody holds."""
         return self.free + self.left(now) if now < self._ends else self.size
@@ -118,7 +131,7 @@ class LeasedWindow:
         self._asked = False
         if grant.epoch != self.epoch:
             self.epoch = grant.epoch
-            self.used = self.ceiling = 0
+            self.used = self.lent = self.ceiling = 0
         self.ceiling = grant.ceiling
         self._had = self.ceiling - self.used
         self.size = grant.size
@@ -147,8 +160,10 @@ class LeasedWindow:
         self._number += 1
         self._asked = True
         self._sent = now
+        if self.lent:  # it stays this node's, also where charges have exceeded the ceiling
+            ceiling = max(ceiling, self.used)
         return Claim(
-            self._lease, self._number, self.epoch, self.used, ceiling, want, need,
+            self._lease, self._number, self.epoch, self.spent, ceiling, want, need,
             max(0, self._ends - now),
         )  # fmt: skip
 

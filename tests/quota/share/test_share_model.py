@@ -1,8 +1,9 @@
 """No window is overdrawn by its nodes, whatever is lost, late, doubled or killed.
 
-Three nodes draw from two stacked windows. Claims and grants are values in flight, which the machine
-delivers in any order, twice, or never; nodes die with and without their disk, clocks step, sizes
-change. The count of what was admitted is kept beside, by window.
+Three nodes draw from two stacked windows, for requests and for slots of workers. Claims and grants
+are values in flight, which the machine delivers in any order, twice, or never; nodes die with and
+without their disk, clocks step, sizes change. The count of what was admitted is kept beside, by
+window.
 """
 
 from collections import Counter
@@ -48,11 +49,12 @@ class Node:
         self.lease = f"{name}/{start}"
         self.windows = {limit: LeasedWindow(self.lease, SIZES[limit]) for limit in LIMITS}
         self.requests: list[dict[str, int]] = []  # the epoch of each limit, by request
+        self.slots: list[dict[str, int]] = []  # and by slot that no request has used
 
     def journalled(self) -> dict[str, Claim]:
         """The last claims of a process that was killed, from its journal."""
         return {
-            limit: Claim(self.lease, 2**40, window.epoch, window.used, window.used, 0, 0)
+            limit: Claim(self.lease, 2**40, window.epoch, window.spent, window.spent, 0, 0)
             for limit, window in self.windows.items()
         }
 
@@ -114,6 +116,37 @@ class Cluster(RuleBasedStateMachine):
         for limit, epoch in request.items():
             node.windows[limit].give_back(1, epoch)
             self.admitted[limit, epoch] -= 1
+
+    @rule(name=nodes, count=st.integers(1, 4))
+    def lend(self, name: str, count: int) -> None:
+        node = self.nodes[name]
+        for _ in range(count):
+            if any(window.left(self.time) < 1 for window in node.windows.values()):
+                return
+            for window in node.windows.values():
+                assert window.take(1, self.time)
+                window.lend(1, window.epoch)
+            node.slots.append({limit: window.epoch for limit, window in node.windows.items()})
+
+    @rule(name=nodes, place=places)
+    def use_a_slot(self, name: str, place: int) -> None:
+        node = self.nodes[name]
+        if not node.slots:
+            return
+        slot = node.slots.pop(place % len(node.slots))
+        for limit, epoch in slot.items():
+            node.windows[limit].lend(-1, epoch)
+            self.admitted[limit, epoch] += 1
+        node.requests.append(slot)
+
+    @rule(name=nodes)
+    def slots_come_back(self, name: str) -> None:
+        node = self.nodes[name]
+        for slot in node.slots:
+            for limit, epoch in slot.items():
+                node.windows[limit].lend(-1, epoch)
+                node.windows[limit].give_back(1, epoch)
+        node.slots.clear()
 
     @rule(name=nodes)
     def ask_ahead(self, name: str) -> None:
@@ -223,7 +256,8 @@ class Cluster(RuleBasedStateMachine):
         self.grants.clear()
         for node in self.killed:
             self.answer(Sent(node, tuple(node.journalled().items())))
-        for node in self.nodes.values():
+        for name, node in self.nodes.items():
+            self.slots_come_back(name)
             claims = {limit: window.release(self.time) for limit, window in node.windows.items()}
             self.answer(Sent(node, tuple(claims.items())))
         for answered in self.grants:
