@@ -16,6 +16,9 @@ _ACQUIRE: Final = (
 )
 
 
+_WINDOWS_AT_ONCE: Final = 1_000
+
+
 class WindowClaim(NamedTuple):
     """A claim and its window, which has the node's `size` from now on, and its `per` once it opens.
 
@@ -29,6 +32,16 @@ class WindowClaim(NamedTuple):
     claim: Claim
     seed: int = 0
     seed_ends_in: int = 0
+
+
+class WindowUse(NamedTuple):
+    """The use of an open window from before it was shared."""
+
+    name: str
+    size: int
+    per: int  # milliseconds
+    used: int
+    ends_in: int  # milliseconds
 
 
 class Answers(NamedTuple):
@@ -114,6 +127,17 @@ async def adjust(connection: Connection, change: WindowChange) -> None:
         "SELECT relay.adjust(%s, %s, %s::text[], %s::bigint[], %s::bigint, %s)",
         [change.name, change.kind, names, pers, change.amount, change.times],
     )
+
+
+async def begin_windows(connection: Connection, windows: Sequence[WindowUse]) -> None:
+    """Let windows begin with their use. Those that are known already stay as they are."""
+    for at in range(0, len(windows), _WINDOWS_AT_ONCE):
+        names, sizes, pers, used, ends_in = zip(*windows[at : at + _WINDOWS_AT_ONCE], strict=True)
+        await connection.execute(
+            "SELECT relay.lock_windows(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[],"
+            " %s::bigint[])",
+            [[*names], [*sizes], [*pers], [*used], [*ends_in]],
+        )
 
 
 async def leave(connection: Connection, node: str, boot: str) -> None:

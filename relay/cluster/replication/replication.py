@@ -20,6 +20,7 @@ import psycopg
 from relay.cluster.link import Connection, EngineAwayError, EngineRefusalError, Link
 from relay.cluster.once import Once
 from relay.cluster.replication import calls
+from relay.cluster.replication.joining import join_with_rows
 from relay.cluster.schema import SchemaError
 from relay.store.database import Database, StoreError
 from relay.store.replication import joining, outbox, recovery
@@ -145,7 +146,7 @@ class Replication:
     async def _begin(self) -> None:
         found = await self._database.run(joining.membership)
         if found is None:
-            await self._join()
+            await join_with_rows(self._database, self._link, self._node)
             found = await self._database.run(joining.membership)
             assert found is not None
         else:
@@ -158,21 +159,6 @@ class Replication:
             await self._find_mark()
         except EngineAwayError:
             _log.warning("rows are not shared for now: %s", self._link.reason)
-
-    async def _join(self) -> None:
-        mark = await self._link.call(lambda it: calls.join(it, self._node))
-        await self._database.run(joining.begin_to_receive)
-        seen = 0
-        while True:
-            page = await self._link.call(partial(calls.read, seen=seen, node="", adds_only=[]))
-            seen = page.upto
-            await self._database.run(partial(joining.receive, rows=page.rows))
-            if page.is_last:
-                break
-        await self._database.run(
-            partial(joining.join, node=self._node, place=(mark.number, mark.entry), seen=seen),
-            writes=True,
-        )
 
     async def _find_mark(self) -> None:
         """Find out which changes PostgreSQL has."""
