@@ -15,6 +15,7 @@ import click
 
 from relay import config
 from relay.cli.database import locked
+from relay.cli.ledger import shared_url
 from relay.cli.output import print_json, print_records, print_stderr, timestamp
 from relay.cli.program import Failure, Misuse
 
@@ -52,15 +53,7 @@ def import_relay(settings: config.Settings, file: str, *, dry_run: bool, as_json
         Misuse: relay.toml shares no ledger.
         Failure: the database cannot be used, contradicts the others, or PostgreSQL is away.
     """
-    if not settings.ledger.url:
-        raise Misuse(
-            "relay: `relay import relay` brings a database to relays that share a ledger: "
-            "relay.toml has no [ledger] url"
-        )
-    try:
-        url = settings.ledger.resolved_url()
-    except ValueError as error:
-        raise Misuse(f"relay: ledger.url: {error}") from None
+    url = shared_url(settings)
     if os.path.realpath(file) == os.path.realpath(settings.database.path):
         raise Misuse(
             f"relay: {file} is the database of this relay.toml: it brings its rows by itself when "
@@ -84,19 +77,12 @@ def import_relay(settings: config.Settings, file: str, *, dry_run: bool, as_json
 
 def _imported(url: str, file: Path, dry_run: bool) -> "Import":
     """Import a copy of a database, which becomes a node's for as long as it takes."""
+    from relay.cluster.importing import import_database
+    from relay.cluster.link import EngineAwayError, EngineRefusalError
+    from relay.cluster.schema import SchemaError
     from relay.store.backup import backup
     from relay.store.database import Database, StoreError, migrations, schema_of
     from relay.store.replication.joining import JoinError
-
-    try:
-        from relay.cluster.importing import import_database
-        from relay.cluster.link import EngineAwayError, EngineRefusalError
-        from relay.cluster.schema import SchemaError
-    except ImportError as error:
-        raise Misuse(
-            f"relay: ledger.url needs the client of PostgreSQL: pip install 'relay[cluster]' "
-            f"({error})"
-        ) from None
 
     async def bring(copy: Path) -> "Import":
         database = await Database.open(copy)

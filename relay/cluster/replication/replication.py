@@ -103,7 +103,9 @@ class Replication:
             TimeoutError, EngineAwayError, EngineRefusalError, SchemaError, StoreError
         ):
             async with asyncio.timeout(_CLOSE_SECONDS):
+                ended = self.once.ended()
                 await self.sync()
+                await self.once.settle(ended)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -228,7 +230,9 @@ class Replication:
         while not self._is_closed:
             try:
                 await self._link.wait_for_turn()
+                ended = self.once.ended()
                 await self.sync()
+                await self.once.settle(ended)
                 async with self._lock:  # else rows that came meanwhile would look like lost ones
                     await self._poll()
                 self._failure = ""

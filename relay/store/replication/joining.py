@@ -122,7 +122,7 @@ def join(
             rows = connection.execute(
                 "SELECT seq, node, tbl, pk, image FROM temp.received ORDER BY seq"
             )
-            applier = Applier(tables)
+            applier = Applier(tables, is_joining=True)
             applier.apply_within(connection, _incoming(rows), is_last=False)
             conflicts += _held(connection, tables)
             if conflicts:
