@@ -1,10 +1,11 @@
-"""`relay import`: accounts, keys, balances and upstreams of another relay.
+"""`relay import`: accounts, keys, balances and upstreams of another program.
 
 Decides the arguments, where the upstreams are written, and the table that is shown.
 """
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -12,10 +13,11 @@ import click
 from relay.cli.database import run_on_database
 from relay.cli.output import print_json, print_records
 from relay.cli.program import Failure, Misuse, config_option, json_option, load_settings
+from relay.config import Settings
 
 
 @click.command("import")
-@click.argument("source", type=click.Choice(["new-api", "one-api", "sub2api", "litellm"]))
+@click.argument("source", type=click.Choice(["new-api", "one-api", "sub2api", "litellm", "relay"]))
 @click.argument("file")
 @click.option("--plan", help="Plan of those whose group is none.  [default: the first one]")
 @click.option("--domain", default="", help="Makes NAME@DOMAIN for users without an address.")
@@ -31,8 +33,15 @@ def import_accounts(
 
     Users get accounts, their keys go on working, balances are credited. Passwords and admin
     rights are not taken over. Doing it again adds new ones only.
+
+    The database of a `relay` that has served alone comes with everything in it, to the relays that
+    share the ledger of relay.toml.
     """
     settings = load_settings()
+    if source == "relay":
+        is_alone = plan is None and not (domain or upstreams or flags["restricted"])
+        _import_relay(settings, file, is_alone, flags)
+        return
     from relay.accounts import AccountError, users
     from relay.store.database import StoreError
     from relay.transfer import TransferError
@@ -76,6 +85,15 @@ def import_accounts(
     if foreign.upstreams:
         place = upstreams or "a file with --upstreams PATH"
         click.echo(f"Upstreams are settings: copy them from {place} into relay.toml.")
+
+
+def _import_relay(settings: Settings, file: str, is_alone: bool, flags: Mapping[str, bool]) -> None:
+    """`is_alone`: no option of the other sources is given."""
+    from relay.cli.import_relay import import_relay
+
+    if not is_alone:
+        raise Misuse("relay: `relay import relay` takes no option but --dry-run and --json")
+    import_relay(settings, file, dry_run=flags["dry_run"], as_json=flags["as_json"])
 
 
 def _write_private(path: Path, content: str) -> None:

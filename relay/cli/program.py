@@ -35,6 +35,7 @@ _COMMANDS: Final = {  # name → module:attribute
     "explain": "relay.cli.explain:explain",
     "import": "relay.cli.imports:import_accounts",
     "key": "relay.cli.keys:key",
+    "ledger": "relay.cli.ledger:ledger",
     "metrics": "relay.cli.metrics:metrics",
     "move": "relay.cli.move:move",
     "reload": "relay.cli.reload:reload",

@@ -88,7 +88,7 @@ class ClusterNode:
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         while True:
             try:
-                await _migrated(settings)
+                await migrated(settings)
             except EngineAwayError:  # which `Outages` logs
                 if asyncio.get_running_loop().time() < deadline:
                     await asyncio.sleep(_PAUSE_SECONDS)
@@ -103,7 +103,7 @@ class ClusterNode:
         while True:
             await asyncio.sleep(_RETRY_SECONDS)
             try:
-                await _migrated(self._settings)
+                await migrated(self._settings)
             except EngineAwayError:
                 continue
             except SchemaError as error:
@@ -168,7 +168,7 @@ async def _read(url: str) -> calls.EngineFigures | None:
         return None
 
 
-async def _migrated(settings: ClusterSettings) -> None:
+async def migrated(settings: ClusterSettings) -> None:
     """Bring the schema up to date.
 
     Raises:

@@ -16,8 +16,8 @@ class ClaimError(StoreError):
 
 
 class Claims(Protocol):
-    """`are_needed`: other nodes have the same rows. Both methods raise `ClaimError`: the act cannot
-    be claimed now, and nothing has changed."""
+    """`are_needed`: other nodes have the same rows. All methods raise `ClaimError`: other nodes
+    cannot be asked now, or are at the act, and nothing has changed."""
 
     are_needed: bool
 
@@ -28,6 +28,10 @@ class Claims(Protocol):
     def alone(self, kind: str) -> AbstractAsyncContextManager[None]:
         """Do an act inside with all that other nodes have done of this kind in sight, and with
         none of them at it meanwhile."""
+
+    async def number(self, series: str, subject: str, above: int) -> int:
+        """The next number of a series without gaps, and greater than `above`; a subject that has
+        one gets the same again."""
 
 
 class NoClaims:
@@ -42,3 +46,7 @@ class NoClaims:
     def alone(self, kind: str) -> AbstractAsyncContextManager[None]:
         """See `Claims`."""
         return nullcontext()
+
+    async def number(self, series: str, subject: str, above: int) -> int:
+        """See `Claims`."""
+        return above + 1

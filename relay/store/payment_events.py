@@ -93,18 +93,46 @@ async def apply(database: Database, fact: Fact, offered: Offered, now: float) ->
         if await database.select("SELECT 1 FROM payment_event WHERE id = ?", (fact.event,)):
             return "repeated"
         async with database.claims.once("payment event", fact.event):
-            return await database.write(
-                lambda connection: _Transaction(connection, database, offered, now).apply(fact)
-            )
+            try:
+                return await _apply(database, fact, offered, now)
+            except _NumberNeededError as error:
+                wanted = error.wanted
+            number = await database.claims.number(*wanted)
+            return await _apply(database, fact, offered, now, number)
+
+
+async def _apply(
+    database: Database, fact: Fact, offered: Offered, now: float, number: int | None = None
+) -> Outcome:
+    """`number`: of the invoice. Raises _NumberNeededError: there has to be one, and nothing has
+    changed."""
+    return await database.write(
+        lambda connection: _Transaction(connection, database, offered, now, number).apply(fact)
+    )
+
+
+class _NumberNeededError(Exception):
+    """Nodes share the numbers of invoices. `wanted`: the arguments of `Claims.number`."""
+
+    def __init__(self, series: str, subject: str, above: int) -> None:
+        super().__init__(series)
+        self.wanted = series, subject, above
 
 
 class _Transaction:
     """The work of one event."""
 
     def __init__(
-        self, connection: sqlite3.Connection, database: Database, offered: Offered, now: float
+        self,
+        connection: sqlite3.Connection,
+        database: Database,
+        offered: Offered,
+        now: float,
+        number: int | None,
     ) -> None:
         self._connection = connection
+        self._number = number
+        self._shares_numbers = database.claims.are_needed
         self._actor = database.actor
         self._offered = offered
         self._now = now
@@ -213,11 +241,22 @@ class _Transaction:
         year = datetime.fromtimestamp(self._now, UTC).year
         self._set(
             payment.id,
-            """state = 'paid', paid_at = ?1, invoice_year = ?2, invoice_number = 1 + coalesce(
-               (SELECT max(invoice_number) FROM payment WHERE invoice_year = ?2), 0)""",
+            "state = 'paid', paid_at = ?, invoice_year = ?, invoice_number = ?",
             self._now,
             year,
+            self._invoice_number(year, payment.id),
         )
+
+    def _invoice_number(self, year: int, payment_id: str) -> int:
+        """The next number. Among nodes, one that dies may have given it out already."""
+        if self._number is not None:
+            return self._number
+        [last] = self._connection.execute(
+            "SELECT coalesce(max(invoice_number), 0) FROM payment WHERE invoice_year = ?", (year,)
+        ).fetchone()
+        if self._shares_numbers:
+            raise _NumberNeededError(f"invoice {year}", payment_id, last)
+        return int(last) + 1
 
     def _gathered(self, payment_id: str) -> Payment:
         """The payment with what its refunds and disputes say, in whatever order they came."""

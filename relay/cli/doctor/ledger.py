@@ -26,6 +26,7 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
     try:
         from relay.cluster.link import EngineAwayError, EngineRefusalError
         from relay.cluster.node import engine_figures
+        from relay.cluster.nodes import blocked_acts
         from relay.cluster.schema import SchemaError
     except ImportError as error:
         yield fault(_WHAT, f"no client of PostgreSQL ({error})", "pip install 'relay[cluster]'")
@@ -33,13 +34,14 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
     started = time.monotonic()
     try:
         found = asyncio.run(engine_figures(url))
+        seconds = time.monotonic() - started
+        blocked = asyncio.run(blocked_acts(url))
     except (EngineAwayError, EngineRefusalError) as error:
         yield fault(_WHAT, f"it does not answer: {error}", "start PostgreSQL, or correct the URL")
         return
     except SchemaError as error:
         yield fault(_WHAT, str(error), "start a relay of the newest version that shares it")
         return
-    seconds = time.monotonic() - started
     state = (
         f"{found.nodes} relays, {found.windows} open windows, {found.leases} leases with "
         f"{found.unused} unused, {found.lost} reclaimed; {seconds * 1000:.0f} ms to connect and ask"
@@ -53,3 +55,9 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
         yield warning(_WHAT, state, "put PostgreSQL nearer to the relays")
     else:
         yield passed(_WHAT, state)
+    for node, acts in blocked.items():
+        yield warning(
+            _WHAT,
+            f"node {node} is silent, and nobody may do what it had begun: {', '.join(acts)}",
+            f"start it again; if it is gone for good: relay ledger forget {node}",
+        )

@@ -37,9 +37,11 @@ BEGIN
             END IF;
             w.per := greatest(w.per, u.per);
             w.ends := greatest(w.ends, now + u.ends_in);
-            INSERT INTO relay.lease AS l VALUES (u.name, 'before', 0, u.used, u.used, 0, true)
-            ON CONFLICT (window_name, name) DO UPDATE
-            SET used = l.used + excluded.used, ceiling = l.ceiling + excluded.used;
+            INSERT INTO relay.lease AS l
+            VALUES (u.name, 'before ' || a_node, 0, u.used, u.used, 0, true)
+            ON CONFLICT (window_name, name) DO UPDATE  -- an import that was cut off brings it again
+            SET used = greatest(l.used, excluded.used),
+                ceiling = greatest(l.ceiling, excluded.ceiling);
         END IF;
         IF u.bonus > 0 THEN
             w.bonus := greatest(w.bonus, u.bonus);

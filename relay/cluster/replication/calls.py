@@ -31,6 +31,14 @@ class Mark(NamedTuple):
     seq: int
 
 
+class Origin(NamedTuple):
+    """A database that has brought its rows, as the node of this name. `at`: epoch ms."""
+
+    node: str
+    is_complete: bool  # all of them are here
+    at: int
+
+
 class Page(NamedTuple):
     """Rows in their order, as JSON for `relay.store.replication.applying.parse`, and the number up
     to which these are all. `is_last`: there are no further ones."""
@@ -47,6 +55,27 @@ async def join(connection: Connection, node: str) -> Mark:
     row = await cursor.fetchone()
     assert row is not None
     return Mark(*row)
+
+
+async def find_origin(connection: Connection, account: str) -> Origin | None:
+    """The database whose first account this is, if its rows are here."""
+    cursor = await connection.execute(
+        "SELECT node, is_complete, at FROM relay.origin WHERE account = %s", [account]
+    )
+    row = await cursor.fetchone()
+    return None if row is None else Origin(*row)
+
+
+async def note_origin(
+    connection: Connection, account: str, node: str, *, is_complete: bool
+) -> None:
+    """Note that a database brings its rows, or has brought all of them."""
+    await connection.execute("SELECT relay.note_origin(%s, %s, %s)", [account, node, is_complete])
+
+
+async def end_import(connection: Connection, node: str) -> None:
+    """Say that a node's rows are all that there will ever be of it."""
+    await connection.execute("SELECT relay.end_import(%s)", [node])
 
 
 async def share(

@@ -21,6 +21,7 @@ import psycopg
 from relay.cluster.link import Connection, EngineAwayError, EngineRefusalError, Link
 from relay.cluster.once import Once
 from relay.cluster.replication import calls
+from relay.cluster.replication.joining import join_with_rows
 from relay.cluster.replication.use import bring
 from relay.cluster.schema import SchemaError
 from relay.store.database import Database, StoreError
@@ -111,7 +112,9 @@ class Replication:
             TimeoutError, EngineAwayError, EngineRefusalError, SchemaError, StoreError
         ):
             async with asyncio.timeout(_CLOSE_SECONDS):
+                ended = self.once.ended()
                 await self.sync()
+                await self.once.settle(ended)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -154,7 +157,7 @@ class Replication:
     async def _begin(self, addresses: Mapping[str, str]) -> None:
         found = await self._database.run(joining.membership)
         if found is None:
-            await self._join()
+            await join_with_rows(self._database, self._link, self._node)
             found = await self._database.run(joining.membership)
             assert found is not None
         else:
@@ -170,27 +173,6 @@ class Replication:
             if await self._database.run(use.next_batch) is not None:
                 raise
             _log.warning("rows are not shared for now: %s", self._link.reason)
-
-    async def _join(self) -> None:
-        mark = await self._link.call(lambda it: calls.join(it, self._node))
-        await self._database.run(joining.begin_to_receive)
-        seen = 0
-        while True:
-            page = await self._link.call(partial(calls.read, seen=seen, node="", adds_only=[]))
-            seen = page.upto
-            await self._database.run(partial(joining.receive, rows=page.rows))
-            if page.is_last:
-                break
-        await self._database.run(
-            partial(
-                joining.join,
-                node=self._node,
-                place=(mark.number, mark.entry),
-                seen=seen,
-                now=int(time.time() * 1000),
-            ),
-            writes=True,
-        )
 
     async def _find_mark(self) -> None:
         """Find out which changes PostgreSQL has."""
@@ -260,7 +242,9 @@ class Replication:
         while not self._is_closed:
             try:
                 await self._link.wait_for_turn()
+                ended = self.once.ended()
                 await self.sync()
+                await self.once.settle(ended)
                 async with self._lock:  # else rows that came meanwhile would look like lost ones
                     await self._poll()
                 self._failure = ""

@@ -4,7 +4,8 @@ Decides what a row does to the one that is here:
 - a change that this node has yet to share, or whose place in the order it has yet to reach, stays:
   it is the later one for all;
 - a deletion prevails over changes, and takes the rows that refer to the deleted one with it;
-- a row that a constraint refuses is held, and tried again with the next rows;
+- a row that a constraint refuses is held, and tried again with the next rows; but an entry that two
+  nodes have made of the same thing is the one that came first, on each node;
 - a request is counted once, whatever comes twice.
 
 All is one transaction, with the number of the last row. Must not know how rows travel.
@@ -57,8 +58,10 @@ _NOTHING_PENDING = _Pending(False, False, frozenset())
 class Applier:
     """Applies rows to one database. All methods are for the thread of its connection."""
 
-    def __init__(self, tables: dict[str, Table]) -> None:
+    def __init__(self, tables: dict[str, Table], *, is_joining: bool = False) -> None:
+        """`is_joining`: rows that a constraint refuses contradict each other: all are held."""
         self._tables = tables
+        self._is_joining = is_joining
         self._children: dict[str, list[tuple[Table, Reference]]] = {}
         for table in tables.values():
             for one in table.references:
@@ -110,6 +113,9 @@ class Applier:
         try:
             self._apply(connection, table, row)
         except sqlite3.IntegrityError as error:
+            if table.sharing == "entries" and not self._is_joining and _is_repeated(error):
+                _log.warning("an entry of %s from %s is here already: %s", row.tbl, row.node, error)
+                return
             _log.error("a row of %s from %s is held: %s", row.tbl, row.node, error)
             connection.execute(
                 "INSERT OR REPLACE INTO held_row VALUES (?, ?, ?, ?, ?)",
@@ -203,6 +209,11 @@ class Applier:
     def _is_there(self, connection: sqlite3.Connection, one: Reference, value: Any) -> bool:
         query = f"SELECT 1 FROM {one.parent} WHERE {one.key} = ?"  # noqa: S608
         return connection.execute(query, (value,)).fetchone() is not None
+
+
+def _is_repeated(error: sqlite3.IntegrityError) -> bool:
+    """Whether another entry has the same unique values, which a trigger may compare."""
+    return error.sqlite_errorname in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_TRIGGER")
 
 
 def _pending(connection: sqlite3.Connection, row: Incoming) -> _Pending:

@@ -2,12 +2,12 @@
 
 Decides what a node brings with it: the use of its limits and all its shared rows, once it is
 certain that none contradicts a row of the others. One transaction checks that, takes the others'
-rows, gives new ids to the node's own entries, and notes the rows for the others. Must not know how
-rows travel.
+rows, gives new ids to the node's own entries, and notes the rows for the others, but for requests
+that they have. Must not know how rows travel.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from relay.store.database import StoreError, transaction
@@ -18,11 +18,29 @@ from relay.store.replication.images import decode_key, decode_row
 from relay.store.replication.shape import Table, read_tables
 
 _REPORTED: Final = 20  # conflicts that a refusal names
+# Each node numbers requests in its own way: they are known by their ids.
+_DROP_KNOWN_REQUESTS: Final = """DELETE FROM outbox WHERE tbl = 'usage' AND pk IN (
+    SELECT json_array(number) FROM usage WHERE id IN (
+        SELECT json_extract(image, '$.id') FROM temp.received WHERE tbl = 'usage'))"""
 _NAMES: Final = ("email", "name", "subject", "id")  # columns that name a row to people
+
+
+class Conflict(NamedTuple):
+    """A row that both sides have, and that is not the same. `name`: as people know it."""
+
+    table: str
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.table == "value" else f"{self.table} {self.name}"
 
 
 class JoinError(StoreError):
     """The database cannot become this node's; nothing was changed."""
+
+    def __init__(self, message: str, conflicts: Sequence[Conflict] = ()) -> None:
+        super().__init__(message)
+        self.conflicts = conflicts
 
 
 class Membership(NamedTuple):
@@ -44,6 +62,12 @@ def membership(connection: sqlite3.Connection) -> Membership | None:
     return Membership(node, number, seen, schema, bool(has_left))
 
 
+def origin(connection: sqlite3.Connection) -> str | None:
+    """The first account, by which a database is known among others; None: it has no account."""
+    row = connection.execute("SELECT id FROM users ORDER BY created_at, id LIMIT 1").fetchone()
+    return None if row is None else str(row[0])
+
+
 def begin_to_receive(connection: sqlite3.Connection) -> None:
     """Have room for rows of the other nodes, for `join`."""
     connection.execute("DROP TABLE IF EXISTS temp.received")
@@ -56,11 +80,18 @@ def receive(connection: sqlite3.Connection, rows: str) -> None:
 
 
 def join(
-    connection: sqlite3.Connection, node: str, place: tuple[int, int], seen: int, now: int
+    connection: sqlite3.Connection,
+    node: str,
+    place: tuple[int, int],
+    seen: int,
+    now: int,
+    *,
+    again: bool = False,
 ) -> None:
     """Take the rows that were received, up to number `seen`, and note all own rows for the others,
     after what their limits have used. `place`: the node's number, and the last entry of its outbox
-    that the others have, of an earlier database. `now`: epoch ms.
+    that the others have, of an earlier database. `now`: epoch ms. `again`: the others have rows of
+    this database, and may have changed them since; of these, theirs hold.
 
     Opens its own transaction.
 
@@ -83,20 +114,21 @@ def join(
                 if table.sharing == "entries":
                     _renumber(connection, table, number)
                 _note_all(connection, table)
-            conflicts = list(_differing(connection, tables))
+            conflicts = [] if again else list(_differing(connection, tables))
             # The others' rows come over this node's equal ones, which need not be sent then.
             connection.execute(
                 """DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM temp.received AS other
                    WHERE other.tbl = outbox.tbl AND other.pk = outbox.pk)"""
             )
+            connection.execute(_DROP_KNOWN_REQUESTS)
             rows = connection.execute(
                 "SELECT seq, node, tbl, pk, image FROM temp.received ORDER BY seq"
             )
-            applier = Applier(tables)
+            applier = Applier(tables, is_joining=True)
             applier.apply_within(connection, _incoming(rows), is_last=False)
             conflicts += _held(connection, tables)
             if conflicts:
-                raise JoinError(_report(node, conflicts))
+                raise JoinError(_report(node, conflicts), conflicts)
             capture.install(connection, tables)
     finally:
         connection.execute("PRAGMA foreign_keys = ON")
@@ -180,7 +212,7 @@ def _incoming(rows: Iterable[tuple[Any, ...]]) -> Iterator[Incoming]:
     return (Incoming(*row) for row in rows)
 
 
-def _differing(connection: sqlite3.Connection, tables: dict[str, Table]) -> Iterator[str]:
+def _differing(connection: sqlite3.Connection, tables: dict[str, Table]) -> Iterator[Conflict]:
     """Rows that both sides have under one key, and with other values."""
     has_apps = connection.execute("SELECT 1 FROM totp LIMIT 1").fetchone() is not None
     for tbl, pk, image in connection.execute(
@@ -191,9 +223,11 @@ def _differing(connection: sqlite3.Connection, tables: dict[str, Table]) -> Iter
         if tbl == "value":
             # The others' secret holds. What this node sealed for good could not be opened.
             if has_apps and _differs(connection, table, pk, image):
-                yield "authenticator apps, which are sealed with this node's own secret"
+                yield Conflict(
+                    tbl, "authenticator apps, which are sealed with this node's own secret"
+                )
         elif _differs(connection, table, pk, image):
-            yield f"{tbl} {_label(decode_row(table, image) if image else {}, pk)}"
+            yield Conflict(tbl, _label(decode_row(table, image) if image else {}, pk))
 
 
 def _differs(connection: sqlite3.Connection, table: Table, pk: str, image: str | None) -> bool:
@@ -208,9 +242,9 @@ def _differs(connection: sqlite3.Connection, table: Table, pk: str, image: str |
     return row is not None and list(row) != list(values.values())
 
 
-def _held(connection: sqlite3.Connection, tables: dict[str, Table]) -> list[str]:
+def _held(connection: sqlite3.Connection, tables: dict[str, Table]) -> list[Conflict]:
     found = connection.execute("SELECT tbl, pk, image FROM held_row ORDER BY seq").fetchall()
-    return [f"{tbl} {_label(decode_row(tables[tbl], image), pk)}" for tbl, pk, image in found]
+    return [Conflict(tbl, _label(decode_row(tables[tbl], image), pk)) for tbl, pk, image in found]
 
 
 def _label(values: dict[str, Any], pk: str) -> str:
@@ -218,8 +252,8 @@ def _label(values: dict[str, Any], pk: str) -> str:
     return str(found or pk)
 
 
-def _report(node: str, conflicts: list[str]) -> str:
-    listed = "; ".join(conflicts[:_REPORTED])
+def _report(node: str, conflicts: Sequence[Conflict]) -> str:
+    listed = "; ".join(map(str, conflicts[:_REPORTED]))
     more = len(conflicts) - _REPORTED
     return (
         f"node {node} cannot join: both it and the cluster have {listed}"

@@ -126,5 +126,12 @@ def unsent(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
+def unsent_by_table(connection: sqlite3.Connection) -> dict[str, int]:
+    """The number of entries that were not shared, by table."""
+    return dict(
+        connection.execute("SELECT tbl, count(*) FROM outbox WHERE sent IS NULL GROUP BY tbl")
+    )
+
+
 def _marks(values: list[str]) -> str:
     return ", ".join("?" * len(values))

@@ -13,7 +13,7 @@ import msgspec
 
 from relay.store.records import CHARGED, MONEY, BucketRow
 
-_TABLE: Final = "bucket"  # of these entries; a table that is not shared
+TABLE: Final = "bucket"  # of these entries; a table that is not shared
 _MAX_ENTRIES: Final = 500
 _decode: Final = msgspec.json.Decoder(list[Any]).decode
 
@@ -31,7 +31,7 @@ def note(connection: sqlite3.Connection, now: int) -> None:
     """Note what is in use now (epoch ms), within a transaction, before any row."""
     connection.execute(
         f"""INSERT INTO outbox (tbl, pk, op, columns)
-            SELECT '{_TABLE}', json_array(scope, owner, kind, per), 'insert',
+            SELECT '{TABLE}', json_array(scope, owner, kind, per), 'insert',
                 json_array(refill, size, used, moment)
             FROM (
                 SELECT * FROM bucket
@@ -49,7 +49,7 @@ def next_batch(connection: sqlite3.Connection) -> Batch | None:
     """The next entries that PostgreSQL lacks; None: it has all. Changes nothing."""
     found = connection.execute(
         "SELECT id, pk, columns FROM outbox WHERE tbl = ? AND sent IS NULL ORDER BY id LIMIT ?",
-        (_TABLE, _MAX_ENTRIES),
+        (TABLE, _MAX_ENTRIES),
     ).fetchall()
     if not found:
         return None
@@ -64,4 +64,4 @@ def _row(*values: Any) -> BucketRow:
 
 def note_brought(connection: sqlite3.Connection, upto: int) -> None:
     """PostgreSQL has these entries up to `upto`. Within a transaction."""
-    connection.execute("DELETE FROM outbox WHERE tbl = ? AND id <= ?", (_TABLE, upto))
+    connection.execute("DELETE FROM outbox WHERE tbl = ? AND id <= ?", (TABLE, upto))

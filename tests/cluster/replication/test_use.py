@@ -37,12 +37,15 @@ def window(owner: str = "k", used: int = 25, ends: int | None = None) -> tuple[A
     return ("key", owner, "requests", FIVE, "window", 40, used, ends)
 
 
-async def served(path: Path, *rows: tuple[Any, ...], charged: int = 0) -> None:
+async def served(
+    path: Path, *rows: tuple[Any, ...], charged: int = 0, account: str = "usr_1"
+) -> None:
     """The database of a relay that has served alone."""
     database = await Database.open(path)
 
     def fill(connection: sqlite3.Connection) -> None:
         connection.execute(ROWS["users"])
+        connection.execute("UPDATE users SET id = ?1, email = ?1", (account,))
         connection.executemany(INSERT, rows)
         connection.execute("INSERT INTO balance (user_id, charged) VALUES ('a', ?)", (charged,))
 
@@ -110,9 +113,9 @@ async def test_a_window_keeps_its_end(url: str, tmp_path: Path, connection: Conn
 
 
 async def test_use_adds_to_a_window_that_is_open(url: str, tmp_path: Path) -> None:
-    """Of upstreams, which all know by their settings, and of keys of one database in two copies."""
+    """Of upstreams, which all know by their settings."""
     for name in "ab":
-        await served(tmp_path / f"{name}.db", window(used=15))
+        await served(tmp_path / f"{name}.db", window(used=15), account=f"usr_{name}")
     async with running_node(url, "c") as c:
         assert await burst(c.limits, FIVE_HOURS, 5) == {"admitted": 5}
         async with member(url, "a", tmp_path / "a.db"), member(url, "b", tmp_path / "b.db"):
@@ -188,7 +191,7 @@ async def test_use_whose_answer_was_lost_counts_once(
     async with member(url, "a", tmp_path / "a.db") as a:
         await a.sync()
     rows = await (await connection.execute("SELECT name, used FROM relay.lease")).fetchall()
-    assert rows == [("before", 25)]
+    assert rows == [("before a", 25)]
 
 
 async def test_a_refused_join_brings_no_use(

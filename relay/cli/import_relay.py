@@ -1,0 +1,165 @@
+"""`relay import relay`: the database of another relay, into the ledger that relays share.
+
+Decides the table that is shown, and the advice for rows that contradict each other. The import
+itself is in `relay.cluster.importing`.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from relay import config
+from relay.cli.database import locked
+from relay.cli.ledger import shared_url
+from relay.cli.output import print_json, print_records, print_stderr, timestamp
+from relay.cli.program import Failure, Misuse
+
+if TYPE_CHECKING:
+    from relay.cluster.importing import Import
+    from relay.store.replication.joining import Conflict
+
+_NAMES: Final = {  # tables as people know them
+    "users": "accounts",
+    "keys": "keys",
+    "statement": "credits and charges",
+    "period": "periods of plans",
+    "code": "codes",
+    "payment": "payments",
+    "response": "stored responses",
+    "audit": "entries of the audit log",
+    "usage": "requests",
+}
+_ADVICE: Final = {
+    "users": "both have this address: its owner or an administrator deletes one of the accounts",
+    "keys": "one key on both sides: revoke and delete it on one (relay key revoke, key delete)",
+    "payment": "one payment, or one number of an invoice, on both sides: they cannot be merged",
+    "pause": "paused on both sides: resume it on one (relay upstreams resume)",
+    "value": "let their owners turn the apps off, and on again after the import",
+    "spend_limit": "delete it on one side",
+    "announcement": "delete it on one side (relay announce)",
+}
+_OTHER_ADVICE: Final = "delete or rename it on one side"
+
+
+def import_relay(settings: config.Settings, file: str, *, dry_run: bool, as_json: bool) -> None:
+    """Bring all rows of a relay's database into PostgreSQL, or none. The file stays as it is.
+
+    Raises:
+        Misuse: relay.toml shares no ledger.
+        Failure: the database cannot be used, contradicts the others, or PostgreSQL is away.
+    """
+    url = shared_url(settings)
+    if os.path.realpath(file) == os.path.realpath(settings.database.path):
+        raise Misuse(
+            f"relay: {file} is the database of this relay.toml: it brings its rows by itself when "
+            "that relay starts"
+        )
+    from relay.store.replication.joining import JoinError
+
+    try:
+        with locked(file):
+            found = _imported(url, Path(os.path.realpath(file)), dry_run)
+    except JoinError as error:
+        if not error.conflicts:
+            raise Failure(f"relay: {error}") from None
+        _show_conflicts(error.conflicts, as_json)
+        raise Failure(
+            f"relay: {len(error.conflicts):,} rows of {file} contradict those of the relays that "
+            "share the ledger; nothing was changed"
+        ) from None
+    _show(settings, file, found, dry_run, as_json)
+
+
+def _imported(url: str, file: Path, dry_run: bool) -> "Import":
+    """Import a copy of a database, which becomes a node's for as long as it takes."""
+    from relay.cluster.importing import import_database
+    from relay.cluster.link import EngineAwayError, EngineRefusalError
+    from relay.cluster.schema import SchemaError
+    from relay.store.backup import backup
+    from relay.store.database import Database, StoreError, migrations, schema_of
+    from relay.store.replication.joining import JoinError
+
+    async def bring(copy: Path) -> "Import":
+        database = await Database.open(copy)
+        try:
+            return await import_database(url, database, dry_run=dry_run)
+        finally:
+            await database.close()
+
+    try:
+        if not file.is_file():
+            raise StoreError(f"database {file}: there is no such file")
+        with tempfile.TemporaryDirectory(prefix=".relay-import-", dir=file.parent) as folder:
+            copy = Path(folder) / file.name
+            backup(file, copy)
+            if (schema := schema_of(copy)) > (newest := len(migrations())):
+                raise StoreError(
+                    f"database {file}: written by a newer relay (schema {schema}, this one knows "
+                    f"up to {newest}); import it with that version"
+                )
+            return asyncio.run(bring(copy))
+    except JoinError:
+        raise
+    except EngineAwayError as error:
+        raise Failure(
+            f"relay: PostgreSQL is away: {error}; run the command again: no row comes twice"
+        ) from None
+    except (EngineRefusalError, SchemaError, StoreError, OSError) as error:
+        raise Failure(f"relay: {error}") from None
+
+
+def _show(
+    settings: config.Settings, file: str, found: "Import", dry_run: bool, as_json: bool
+) -> None:
+    known = {plan.id for plan in settings.plan}
+    missing = {plan: number for plan, number in found.plans.items() if plan not in known}
+    counts = {_NAMES.get(table, table.replace("_", " ")): n for table, n in found.rows.items()}
+    if found.windows:
+        counts["limits in use"] = found.windows
+    if as_json:
+        print_json(
+            {
+                "imported": not dry_run and found.earlier is None,
+                "imported_before": timestamp(found.earlier),
+                "rows": found.rows,
+                "windows": found.windows,
+                "conflicts": [],
+                "missing_plans": missing,
+            }
+        )
+    elif found.earlier is not None:
+        click.echo(f"{file} was imported on {timestamp(found.earlier)}; nothing was changed.")
+    elif not counts:
+        click.echo(f"{file} has no account: there is nothing to import.")
+    else:
+        print_records([{"what": it, "number": n} for it, n in counts.items()], False, "")
+        click.echo(
+            f"{file} can be imported; nothing was changed."
+            if dry_run
+            else f"{file} is imported. Let no relay serve from it any more."
+        )
+    for plan, number in missing.items():
+        print_stderr(
+            f"relay: warning: {number:,} accounts have the plan {plan!r}, which relay.toml lacks: "
+            "add it to each relay.toml"
+        )
+
+
+def _show_conflicts(conflicts: "Sequence[Conflict]", as_json: bool) -> None:
+    rows = [
+        {
+            "what": _NAMES.get(one.table, one.table.replace("_", " ")),
+            "name": one.name,
+            "advice": _ADVICE.get(one.table, _OTHER_ADVICE),
+        }
+        for one in conflicts
+    ]
+    if as_json:
+        print_json({"imported": False, "conflicts": rows})
+    else:
+        print_records(rows, False, "")

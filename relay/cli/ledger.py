@@ -1,0 +1,96 @@
+"""`relay ledger`: the relays that share a ledger, and those that will not come back.
+
+Decides the output. Must not know how nodes share anything.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from relay import config
+from relay.cli.output import print_json, print_records, timestamp
+from relay.cli.program import Failure, Misuse, config_option, json_option, load_settings
+
+T = TypeVar("T")
+
+
+@click.group()
+@config_option
+def ledger() -> None:
+    """The relays that share the ledger of relay.toml."""
+
+
+@ledger.command("nodes")
+@config_option
+@json_option
+def ledger_nodes(as_json: bool) -> None:
+    """Show all relays that have ever shared it."""
+    url = shared_url(load_settings())
+    from relay.cluster.nodes import list_nodes
+
+    rows = [
+        {
+            "node": one.name,
+            "state": "gone" if one.is_gone else "alive" if one.is_alive else "silent",
+            "last_seen": timestamp(one.seen / 1000),
+            "rows_behind": one.behind,
+        }
+        for one in _run(list_nodes(url))
+    ]
+    print_records(rows, as_json, "No relay has joined yet.")
+
+
+@ledger.command("forget")
+@click.argument("node")
+@config_option
+@json_option
+def ledger_forget(node: str, as_json: bool) -> None:
+    """Declare NODE gone for good, so that others can do what it had begun.
+
+    It cannot come back with its database: changes that it had yet to share are lost.
+    """
+    url = shared_url(load_settings())
+    from relay.cluster.nodes import forget_node
+
+    freed = _run(forget_node(url, node))
+    if freed is None:
+        raise Failure(f"relay: there is no node {node} that is silent: see `relay ledger nodes`")
+    if as_json:
+        print_json({"node": node, "freed": freed})
+    else:
+        click.echo(f"{node} is gone; {freed} acts that it had begun can be done by others.")
+
+
+def shared_url(settings: config.Settings) -> str:
+    """The ledger's URL.
+
+    Raises:
+        Misuse: none is set, it cannot be read, or the client of PostgreSQL is missing.
+    """
+    if not settings.ledger.url:
+        raise Misuse("relay: relay.toml has no [ledger] url")
+    try:
+        import relay.cluster.link  # noqa: F401
+
+        return settings.ledger.resolved_url()
+    except ValueError as error:
+        raise Misuse(f"relay: ledger.url: {error}") from None
+    except ImportError as error:
+        raise Misuse(
+            f"relay: ledger.url needs the client of PostgreSQL: pip install 'relay[cluster]' "
+            f"({error})"
+        ) from None
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    from relay.cluster.link import EngineAwayError, EngineRefusalError
+    from relay.cluster.schema import SchemaError
+
+    try:
+        return asyncio.run(work)
+    except EngineAwayError as error:
+        raise Failure(f"relay: PostgreSQL is away: {error}") from None
+    except (EngineRefusalError, SchemaError) as error:
+        raise Failure(f"relay: {error}") from None

@@ -1,0 +1,108 @@
+"""The rows of one relay's database, brought into the shared PostgreSQL.
+
+Decides that all of them come or none, in which order, and that a second import of a database brings
+nothing twice. The import is a node for as long as it takes: `relay-import-` and the first
+account name it, so that an import that was cut off goes on. Must not know how a row travels or
+which rows contradict each other.
+"""
+
+import contextlib
+import time
+from functools import partial
+from typing import Final, NamedTuple
+
+from relay.cluster.link import EngineAwayError, EngineRefusalError, Link
+from relay.cluster.node import ClusterSettings, migrated
+from relay.cluster.replication import calls
+from relay.cluster.replication.joining import find_origin, take_place
+from relay.cluster.replication.use import bring
+from relay.cluster.schema import SchemaError
+from relay.store.database import Database
+from relay.store.recovery import restore
+from relay.store.replication import joining, outbox, use
+from relay.store.replication.joining import JoinError
+from relay.store.replication.shape import read_tables
+
+_ANSWER_SECONDS: Final = 5.0  # a batch may have megabytes
+
+
+class Import(NamedTuple):
+    """The parts of an import. `rows`: by table, those that the others lack; `windows`: windows
+    with use; `plans`: accounts by plan; `earlier`: when the database was imported, epoch seconds;
+    None: never."""
+
+    rows: dict[str, int]
+    windows: int
+    plans: dict[str, int]
+    earlier: float | None = None
+
+
+async def import_database(url: str, database: Database, *, dry_run: bool) -> Import:
+    """Share all rows of a database and the use of its open windows. It becomes a node's in the
+    course of this: give a copy. `dry_run`: find out what would be shared, and share nothing.
+
+    Raises:
+        JoinError: rows contradict those of the others, or they came with a relay that joined.
+            Nothing was shared.
+        EngineAwayError: PostgreSQL is away. Rows may have been shared; the next import goes on.
+        EngineRefusalError, SchemaError: PostgreSQL cannot be used.
+        StoreError: SQLite failed.
+    """
+    account = await _importable(database)
+    if account is None:
+        return Import({}, 0, {})
+    node = f"relay-import-{account}"
+    await migrated(ClusterSettings(url, node))
+    link = Link(url, node, _ANSWER_SECONDS)
+    try:
+        origin = await find_origin(link, account, node)
+        if origin is not None and origin.is_complete:
+            return Import({}, 0, {}, origin.at / 1000)
+        try:
+            return await _bring(database, link, node, again=origin is not None, dry_run=dry_run)
+        finally:
+            with contextlib.suppress(EngineAwayError, EngineRefusalError, SchemaError):
+                await link.call(partial(calls.end_import, node=node))
+    finally:
+        await link.close()
+
+
+async def _importable(database: Database) -> str | None:
+    """The first account. Raises JoinError: the database is a node's, whose rows came with it."""
+    member = await database.run(joining.membership)
+    if member is not None:
+        left = "has left its cluster" if member.has_left else "is that of a relay that has joined"
+        raise JoinError(f"the database {left} as node {member.node}: its rows came with that node")
+    return await database.run(joining.origin)
+
+
+async def _bring(
+    database: Database, link: Link, node: str, *, again: bool, dry_run: bool
+) -> Import:
+    account = await database.run(joining.origin)
+    assert account is not None
+    plans = dict(await database.select("SELECT plan, count(*) FROM users GROUP BY plan"))
+    await restore(database, time.time())  # requests that a crash interrupted end here
+    await take_place(database, link, node, again=again)
+    rows = await database.run(outbox.unsent_by_table)
+    found = Import(rows, rows.pop(use.TABLE, 0), plans)
+    if dry_run:
+        return found
+    await link.call(partial(calls.note_origin, account=account, node=node, is_complete=False))
+    await bring(database, link, node, {})  # upstreams' own limits are those of another relay.toml
+    await _send_all(database, link, node)
+    await link.call(partial(calls.note_origin, account=account, node=node, is_complete=True))
+    return found
+
+
+async def _send_all(database: Database, link: Link, node: str) -> None:
+    tables = await database.run(read_tables)
+    adds_only = [it.name for it in tables.values() if it.sharing != "rows"]
+    while True:
+        batch = await database.run(partial(outbox.take, tables=tables, node=node))
+        if batch is None:
+            return
+        seq = await link.call(partial(calls.share, node=node, batch=batch, adds_only=adds_only))
+        if seq is None:
+            raise JoinError("another import of this database is under way")
+        await database.write(partial(outbox.note_sent, tables=tables, upto=batch.upto, seq=seq))

@@ -1,0 +1,223 @@
+"""`relay import relay`: a relay that was alone brings all it has to those that share a ledger."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from relay.store import balance, users
+from relay.store.database import Database
+from relay.store.replication.joining import JoinError
+from tests.cli.command import SETTINGS, refused, run
+from tests.cluster.postgres import Postgres
+from tests.cluster.relays import Fleet, all_serving, ask_all
+from tests.cluster.replication.members import member
+from tests.cluster.replication.rows import ROWS, USAGE
+from tests.durability.process import relay, serving
+from tests.fakes.until import until
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    """Of a database without tables."""
+    return postgres.url(postgres.new_database())
+
+
+@pytest.fixture
+def folder(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a relay.toml that shares the ledger at `url`."""
+    found = tmp_path / "there"
+    found.mkdir()
+    (found / "relay.toml").write_text(f'{SETTINGS}\n[ledger]\nurl = "{url}"\nnode = "there"\n')
+    monkeypatch.chdir(found)
+    return found
+
+
+def filled(path: Path, *emails: str) -> Path:
+    """The database of a relay that was alone: accounts with credit and a request."""
+
+    async def fill() -> None:
+        database = await Database.open(path)
+        for email in emails:
+            user = await users.create_user(
+                database, email=email, plan="free", is_admin=False, now=1.0
+            )
+            assert user is not None
+            await balance.credit(database, user.id, 5, "", 2.0)
+            values = (f"req_{email}", 1.0, user.id)
+            await database.write(lambda it, values=values: it.execute(USAGE, values))  # type: ignore[misc]
+        await database.close()
+
+    asyncio.run(fill())
+    return path
+
+
+def imported(file: Path, *options: str) -> Any:
+    """The JSON of an import that succeeds."""
+    result = run("import", "relay", str(file), "--json", *options)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def run_sql(file: Path, statement: str, *values: object) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        return connection.execute(statement, values).fetchall()
+
+
+def in_postgres(url: str, query: str) -> list[Any]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+async def test_all_of_a_relay_comes_along_once(fleet: Fleet, url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    text = (fleet.home / "relay.toml").read_text()
+    (folder / "relay.toml").write_text(f'{text}\n[ledger]\nurl = "{url}"\nnode = "there"\n')
+
+    def imported(*options: str) -> Any:
+        done = relay(folder, "import", "relay", str(source), "--json", *options)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    [key] = fleet.new_keys("forty", credit="5")
+    source = fleet.home / "relay.db"
+    with serving(fleet.home) as alone:  # killed at the end: its journal has the last requests
+        assert await ask_all([alone], [key], connections=5, each=2) == {200: 10}
+        assert "another relay serves" in relay(folder, "import", "relay", str(source)).stderr
+    trial = imported("--dry-run")
+    assert not trial["imported"]
+    assert in_postgres(url, "SELECT * FROM relay.replicated_row") == []
+    assert in_postgres(url, "SELECT * FROM relay.replica") == []
+    done = imported()
+    assert done["imported"]
+    assert done["rows"] == trial["rows"]
+    assert done["rows"]["users"] == 2
+    assert done["rows"]["usage"] == 10
+    assert done["windows"] > 0
+    again = imported()
+    assert not again["imported"]
+    assert again["imported_before"]
+    with all_serving([folder]) as [there]:
+        await until(lambda: len(run_sql(folder / "relay.db", "SELECT 1 FROM usage")) == 10)
+        # 40 requests in five hours: ten were used before.
+        assert await ask_all([there], [key], connections=5, each=10) == {200: 30, 429: 20}
+    assert run_sql(source, "SELECT * FROM replica") == []
+    assert [it.name for it in fleet.home.iterdir() if "import" in it.name] == []
+
+
+def test_an_import_that_was_cut_off_goes_on(folder: Path, url: str, tmp_path: Path) -> None:
+    source = filled(tmp_path / "alone.db", "a@x", "b@x")
+    assert imported(source)["rows"]["users"] == 2
+    with psycopg.connect(url, autocommit=True) as connection:
+        # As if PostgreSQL had gone before the last rows, and an administrator had changed one.
+        connection.execute(
+            """DELETE FROM relay.replicated_row
+               WHERE tbl = 'usage' AND image ->> 'id' = 'req_b@x' OR tbl = 'statement'"""
+        )
+        connection.execute("UPDATE relay.origin SET is_complete = false")
+        connection.execute(
+            """UPDATE relay.replicated_row SET image = image || '{"plan": "pro"}'
+               WHERE tbl = 'users' AND image ->> 'email' = 'a@x'"""
+        )
+    assert imported(source)["rows"] == {"statement": 2, "usage": 1}
+    requests = "SELECT image ->> 'id' FROM relay.replicated_row WHERE tbl = 'usage' ORDER BY 1"
+    assert in_postgres(url, requests) == [("req_a@x",), ("req_b@x",)]
+    plans = "SELECT image ->> 'plan' FROM relay.replicated_row WHERE tbl = 'users' ORDER BY 1"
+    assert in_postgres(url, plans) == [("free",), ("pro",)]
+
+
+def test_rows_that_contradict_refuse_an_import(folder: Path, url: str, tmp_path: Path) -> None:
+    key = ROWS["keys"].replace("'usr_1'", "(SELECT id FROM users)")
+    files = [filled(tmp_path / f"{name}.db", "a@x") for name in ("one", "two")]
+    for file, id in zip(files, ("key_1", "key_2"), strict=True):
+        run_sql(file, key.replace("key_1", id))
+    imported(files[0])
+    before = in_postgres(url, "SELECT count(*), max(seq) FROM relay.replicated_row")
+    for options in ((), ("--dry-run",)):
+        result = run("import", "relay", str(files[1]), "--json", *options)
+        assert result.exit_code == 1
+        assert "2 rows of" in result.stderr
+        conflicts = json.loads(result.stdout)["conflicts"]
+        assert [(it["what"], it["name"]) for it in conflicts] == [
+            ("accounts", "a@x"),
+            ("keys", "n"),
+        ]
+        assert "deletes one of the accounts" in conflicts[0]["advice"]
+    assert in_postgres(url, "SELECT count(*), max(seq) FROM relay.replicated_row") == before
+    assert len(in_postgres(url, "SELECT * FROM relay.replica")) == 1
+    assert "revoke and delete it on one" in run("import", "relay", str(files[1])).stdout
+
+
+def test_a_plan_that_is_not_in_relay_toml_is_named(folder: Path, tmp_path: Path) -> None:
+    source = filled(tmp_path / "alone.db", "a@x")
+    run_sql(source, "UPDATE users SET plan = 'gone'")
+    result = run("import", "relay", str(source))
+    assert result.exit_code == 0
+    assert "accounts" in result.stdout
+    assert "1 accounts have the plan 'gone'" in result.stderr
+
+
+def test_a_copy_joins_no_second_time(folder: Path, url: str, tmp_path: Path) -> None:
+    source = filled(tmp_path / "alone.db", "a@x")
+    imported(source)
+
+    async def join(name: str) -> None:
+        async with member(url, name, tmp_path / f"{name}.db"):
+            pass
+
+    shutil.copy(source, tmp_path / "a.db")
+    with pytest.raises(JoinError, match="came with node relay-import-usr_"):
+        asyncio.run(join("a"))
+    filled(tmp_path / "b.db", "b@x")
+    shutil.copy(tmp_path / "b.db", tmp_path / "copy.db")
+    asyncio.run(join("b"))
+    assert "has joined as node b" in refused(1, "import", "relay", str(tmp_path / "b.db"))
+    assert "came with node b" in refused(1, "import", "relay", str(tmp_path / "copy.db"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no such file"),
+        (b"text that is long enough to be no header of a database" * 20, "is no SQLite database"),
+        ("CREATE TABLE other (id)", "is not the relay's"),
+        ("PRAGMA user_version = 999", "written by a newer relay (schema 999"),
+    ],
+)
+def test_a_file_that_is_no_database_of_ours(
+    folder: Path, url: str, tmp_path: Path, content: bytes | str | None, message: str
+) -> None:
+    file = tmp_path / "given.db"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        if "version" in content:
+            filled(file)
+        run_sql(file, content)
+    assert message in refused(1, "import", "relay", str(file))
+    assert in_postgres(url, "SELECT to_regnamespace('relay')") == [(None,)]
+
+
+def test_an_import_needs_a_shared_ledger(folder: Path, tmp_path: Path) -> None:
+    file = str(filled(tmp_path / "alone.db", "a@x"))
+    own = str(filled(folder / "relay.db"))
+    assert "is the database of this relay.toml" in refused(2, "import", "relay", own)
+    assert "takes no option but" in refused(2, "import", "relay", file, "--plan", "free")
+    (folder / "relay.toml").write_text(SETTINGS)
+    assert "has no [ledger] url" in refused(2, "import", "relay", file)
+    nowhere = "postgresql://relay@127.0.0.1:1/none"
+    (folder / "relay.toml").write_text(f'{SETTINGS}\n[ledger]\nurl = "{nowhere}"\n')
+    assert "PostgreSQL is away" in refused(1, "import", "relay", file)
+
+
+def test_a_database_without_accounts_brings_nothing(folder: Path, tmp_path: Path) -> None:
+    result = run("import", "relay", str(filled(tmp_path / "empty.db")))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "has no account" in result.stdout
