@@ -158,6 +158,9 @@ class Desk:
         async def slots(*values: Any) -> Grant:
             return await self.grant(lender, wish_of(list(values)))
 
+        async def ahead(*wishes: list[Any]) -> list[Grant]:
+            return [await self.grant(lender, wish_of(one)) for one in wishes]
+
         async def check(*values: Any) -> object:
             return await self._check(lender, *values)
 
@@ -165,6 +168,7 @@ class Desk:
             return await self._admit(lender, *values)
 
         lender.link.answer("slots", slots)
+        lender.link.answer("ahead", ahead)
         lender.link.answer("check", check)
         lender.link.answer("admit", admit)
 
