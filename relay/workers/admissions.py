@@ -159,7 +159,10 @@ class Desk:
             return await self.grant(lender, wish_of(list(values)))
 
         async def ahead(*wishes: list[Any]) -> list[Grant]:
-            return [await self.grant(lender, wish_of(one)) for one in wishes]
+            grants = []
+            for one in wishes:
+                grants.append(await self.grant(lender, wish_of(one)))
+            return grants
 
         async def check(*values: Any) -> object:
             return await self._check(lender, *values)
