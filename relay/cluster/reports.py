@@ -113,7 +113,7 @@ class Reports:
             # given back here.
             if leased.spent < window.reported and leased.free * _SCARCE < leased.size:
                 self._limits.claim_ahead(window, now)
-        elif not window.is_settled(now):
+        elif not window.is_settled(now) or leased.must_renew(now):
             self._limits.release(window, now, urgent=False)
         elif not window.held:
             self._limits.live.pop(window.name, None)

@@ -158,6 +158,12 @@ class Desk:
         async def slots(*values: Any) -> Grant:
             return await self.grant(lender, wish_of(list(values)))
 
+        async def ahead(*wishes: list[Any]) -> list[Grant]:
+            grants = []
+            for one in wishes:
+                grants.append(await self.grant(lender, wish_of(one)))
+            return grants
+
         async def check(*values: Any) -> object:
             return await self._check(lender, *values)
 
@@ -165,6 +171,7 @@ class Desk:
             return await self._admit(lender, *values)
 
         lender.link.answer("slots", slots)
+        lender.link.answer("ahead", ahead)
         lender.link.answer("check", check)
         lender.link.answer("admit", admit)
 

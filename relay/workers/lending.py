@@ -27,10 +27,10 @@ from relay.quota.state import KeyState, LimitCounters, Reservation, Row
 from relay.store.records import AdmissionRow, Charge, Settlement, crash_charge, crash_settlement
 from relay.workers.link import Link, LinkClosedError
 from relay.workers.loans import Loan, trim
-from relay.workers.slots import UPSTREAM
+from relay.workers.slots import MOST, UPSTREAM
 from relay.workers.traffic import Batch, Closed, Grant, Wish, decode_batch
 
-_LIFETIME_MS: Final = 40_000
+_LIFETIME_MS: Final = 90_000
 _MAX_UNUSED: Final = 20_000  # slots of one worker, of all keys; about 1 KiB each
 
 _log = logging.getLogger("relay.workers")
@@ -172,7 +172,9 @@ class Lender:
     def _share(self, key_state: KeyState, wish: Wish, now: int) -> int:
         """How many slots may be lent ahead: less and less of what is left, so that others find
         some. None where no window is open and nobody waits: it would begin without a request."""
-        many = min(wish.slots, _MAX_UNUSED - len(self._unused))
+        # The more the worker has, the fewer at a time, so that all keys get some.
+        room = _MAX_UNUSED - len(self._unused)
+        many = min(wish.slots, -(-room * MOST // _MAX_UNUSED))
         parts = 2 * self._processes()
         for counters in (key_state.counters, *key_state.further):
             assert counters.plan is not None

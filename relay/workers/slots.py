@@ -25,9 +25,9 @@ from relay.store.records import AdmissionRow, Charge, Settlement
 
 _SPAN_SECONDS: Final = 4.0  # over which the demand of a key is counted
 _AHEAD_SECONDS: Final = 30.0  # of that demand that is asked for
-_MOST: Final = 64  # slots at a time
+MOST: Final = 64  # slots at a time
 _LOW: Final = 4  # asks when a quarter of the last grant is left
-_IDLE_SECONDS: Final = 5.0  # slots that nobody has used for so long go back
+_IDLE_SECONDS: Final = 20.0  # slots that nobody has used for so long go back
 UPSTREAM: Final = "upstream "  # begins the key of an upstream's own limits
 _SHRINK: Final = 8  # of the room of slots, for each that needed less
 
@@ -110,8 +110,14 @@ class KeySlots:
 
     def ahead(self) -> int:
         """How many slots the requests of the next moments may need."""
-        demand = max(self.recent, self.earlier) / _SPAN_SECONDS
-        return max(1, min(_MOST, int(demand * _AHEAD_SECONDS)))
+        return max(1, min(MOST, int(self._demand() * _AHEAD_SECONDS)))
+
+    def lasts(self, seconds: float) -> bool:
+        """Whether those that are here will do for so long."""
+        return len(self.slots) >= self._demand() * seconds
+
+    def _demand(self) -> float:
+        return max(self.recent, self.earlier) / _SPAN_SECONDS
 
 
 class SlotReservation(Reservation):

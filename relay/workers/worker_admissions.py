@@ -4,6 +4,7 @@ While the owner hands over, and after it has, each request is admitted there by 
 when the owner is asked. Must not know limits.
 """
 
+import asyncio
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
@@ -29,6 +30,9 @@ from relay.workers.slots import KeySlots, NoSlotError, Slot, SlotLedger, SlotRes
 from relay.workers.traffic import Grant, Wish
 
 _ASK_AGAIN_SECONDS: Final = 0.5  # for slots of an upstream, after a refusal that names no time
+_GATHER_SECONDS: Final = 0.25  # so long wishes wait for others, if they are early enough
+_LASTS_SECONDS: Final = 2.0  # for which slots are here still: early enough
+_MOST_WISHES: Final = 32  # in one question: some milliseconds of the owner's loop
 _TRIES: Final = 8
 
 
@@ -50,6 +54,8 @@ class WorkerAdmissions:
         self._link = link
         self._wake = wake
         self._give_up = give_up
+        self._gathered: list[KeySlots] = []  # that ask together
+        self._loop = asyncio.get_running_loop()
         self.is_frozen = False  # the owner hands over: each request is admitted there
         ledger.wish = self._ask_ahead
         link.on(ROOM, self._note_room)
@@ -114,6 +120,8 @@ class WorkerAdmissions:
             RelayError: the owner refuses the request.
         """
         slots = self._ledger.slots_of(wanted.account, wanted.key, wanted.plan)
+        if slots in self._gathered:  # more requests came than before
+            self._ask_gathered()
         sent = monotonic()
         ahead = 0 if slots.asked else slots.ahead()
         wish = Wish(
@@ -144,13 +152,18 @@ class WorkerAdmissions:
             raise refusal
 
     def _ask_ahead(self, slots: KeySlots) -> None:
-        """Ask for slots that nobody waits for, or only the pool's queue."""
-        sent = monotonic()
+        """Ask for slots that nobody waits for, or only the pool's queue; for those of several keys
+        together, where there is time."""
         slots.questions += 1
-        wish = Wish(
-            slots.account, slots.key, slots.plan.id, slots.tokens, slots.cost, slots.is_upstream,
-            slots.ahead(), slots.tokens, slots.cost,
-        )  # fmt: skip
+        if not slots.is_upstream and slots.lasts(_LASTS_SECONDS):
+            self._gathered.append(slots)
+            if len(self._gathered) == 1:
+                self._loop.call_later(_GATHER_SECONDS, self._ask_gathered)
+            elif len(self._gathered) == _MOST_WISHES:
+                self._ask_gathered()
+            return
+        sent = monotonic()
+        wish = _wish_ahead(slots)
 
         def on_reply(is_answer: bool, value: Any) -> None:
             slots.asked = False
@@ -166,6 +179,23 @@ class WorkerAdmissions:
                 self._wake()  # another upstream may serve what waits
 
         self._link.question(on_reply, "slots", *_values(wish))
+
+    def _ask_gathered(self) -> None:
+        """Ask for the slots of several keys."""
+        gathered, self._gathered = self._gathered, []
+        if not gathered:
+            return
+        sent = monotonic()
+        wishes = [_wish_ahead(one) for one in gathered]
+
+        def on_reply(is_answer: bool, value: Any) -> None:
+            for place, slots in enumerate(gathered):
+                slots.asked = False
+                slots.questions -= 1
+                if is_answer:
+                    self._take(slots, wishes[place], sent, value[place])
+
+        self._link.question(on_reply, "ahead", *[_values(one) for one in wishes])
 
     def _note_room(self, key: str) -> None:
         """An upstream's own limits, which had no room, have some."""
@@ -246,6 +276,13 @@ def _resumes(waiter: Waiter[Any]) -> Callable[[bool, Any], None]:
             waiter.set_result(value if is_answer else by_value(RelayError(OVERLOADED, GONE)))
 
     return on_reply
+
+
+def _wish_ahead(slots: KeySlots) -> Wish:
+    return Wish(
+        slots.account, slots.key, slots.plan.id, slots.tokens, slots.cost, slots.is_upstream,
+        slots.ahead(), slots.tokens, slots.cost,
+    )  # fmt: skip
 
 
 def _values(wish: Wish) -> list[object]:

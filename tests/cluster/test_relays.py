@@ -75,7 +75,7 @@ async def test_slots_of_another_relays_workers_are_recalled(
             await both.knows(key)
             statuses = [(await both.callers[1].ask(key)).status for _ in range(9)]
             assert statuses == [200] * 9
-            # The worker of the first has slots ahead, which it gives back after five idle seconds.
+            # The worker of the first has slots ahead, which it gives back after idle seconds.
             ends_at = time.monotonic() + 4
             admitted = 0
             while admitted < 30 and time.monotonic() < ends_at:

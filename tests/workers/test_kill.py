@@ -79,6 +79,7 @@ async def test_a_killed_nursery_is_replaced(several: tuple[Path, str]) -> None:
         await until(lambda: len(seen.complete) > 20, within=10)
         os.kill(nursery, signal.SIGKILL)
         await until(lambda: set(children(running.process.pid)) - {nursery}, within=10)
+        await until(lambda: not is_alive(nursery), within=10)
         assert all(map(is_alive, before))
         count = len(seen.complete)
         await until(lambda: len(seen.complete) > count + 20, within=10)
@@ -88,9 +89,11 @@ async def test_a_killed_nursery_is_replaced(several: tuple[Path, str]) -> None:
         [first, second] = workers_of(running)
         async with everywhere(running) as all_three:
             assert await all_three.statuses(key) == [200] * 3
-        os.kill(nursery_of(running), signal.SIGKILL)
+        nursery = nursery_of(running)
+        os.kill(nursery, signal.SIGKILL)
         os.kill(first, signal.SIGKILL)
-        await until(lambda: children(running.process.pid), within=10)
+        await until(lambda: set(children(running.process.pid)) - {nursery}, within=10)
+        await until(lambda: not is_alive(nursery), within=10)
         await until(lambda: len(workers_of(running)) == 1, within=20)
         async with everywhere(running, others=[second]) as all_three:
             assert await all_three.statuses(key) == [200] * 3

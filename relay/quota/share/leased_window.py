@@ -109,8 +109,14 @@ class LeasedWindow:
         """Whether to ask for more ahead of need: only where requests come, and once at a time."""
         if self._asked or not self._demand(now) or now >= self._ends:
             return False
-        is_half_over = now - self._sent > (self._dies - self._sent) // 2
-        return is_half_over or self.left(now) * _LOW <= self._had
+        return self._is_half_over(now) or self.left(now) * _LOW <= self._had
+
+    def must_renew(self, now: int) -> bool:
+        """Whether it ends soon while something of it is lent, which others may need."""
+        return self.lent > 0 and not self._asked and now < self._ends and self._is_half_over(now)
+
+    def _is_half_over(self, now: int) -> bool:
+        return now - self._sent > (self._dies - self._sent) // 2
 
     def claim(self, now: int, need: int = 0) -> Claim:
         """Ask for more: for `need`, which a request waits for, or ahead of need."""
