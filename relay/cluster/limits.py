@@ -21,10 +21,10 @@ from relay.cluster.reports import Reports
 from relay.cluster.waiting import (
     LONGEST_WAIT,
     PATIENCE,
-    RECALL_TIME,
     Draw,
     LedgerAwayError,
     LimitReachedError,
+    Stalls,
     Waiter,
 )
 from relay.cluster.windows import Held, LeaseUse, NodeWindow, SharedLimit, Taken, window_name
@@ -70,6 +70,7 @@ class SharedLimits:
         self._lease = lease
         self._courier = courier
         self._serials = count(1)
+        self.stalls = Stalls()
 
     # --- requests ---------------------------------------------------------------------
 
@@ -102,7 +103,7 @@ class SharedLimits:
             self.figures.refused += 1
             window, limit = draw.pairs[draw.refusal[0]]
             raise LimitReachedError(limit, window.leased.reset_in(now))
-        waiter = Waiter(amounts, now, tokens, cost)
+        waiter = Waiter(amounts, now, tokens, cost, self.stalls.lost(now))
         draw.enqueue(waiter)
         self.serve(draw)
         try:
@@ -221,7 +222,7 @@ class SharedLimits:
 
     def _is_away(self, draw: Draw, waiter: Waiter, now: int) -> bool:
         """Whether the engine's answer is not to be waited for any more."""
-        waited = now - waiter.since
+        waited = now - waiter.since - self._lost(waiter, now)
         away_for = self._courier.away_for()
         if away_for:
             return waited >= PATIENCE or away_for * 1000 >= PATIENCE
@@ -230,6 +231,10 @@ class SharedLimits:
         return waited >= PATIENCE and any(
             window.answered < waiter.since for window, _ in draw.lacking(waiter, now)
         )
+
+    def _lost(self, waiter: Waiter, now: int) -> int:
+        """The part of a request's wait for which this process stood still."""
+        return self.stalls.lost(now) - waiter.lost
 
     def _serve_away(self, draw: Draw, waiter: Waiter, now: int) -> None:
         held = self.outages.take(draw, waiter, self.nodes, now)
@@ -250,11 +255,10 @@ class SharedLimits:
             if draw.is_recalling(now):
                 draw.postpone_claim(now)
             self.send(lacking, now, urgent=True)
-        wake = waiter.since + (PATIENCE if now < waiter.since + PATIENCE else LONGEST_WAIT)
-        recall_end = max(draw.recall_began, waiter.since) + RECALL_TIME
-        for moment in (draw.next_claim, recall_end if draw.is_recalling(now) else 0):
-            if now < moment < wake:
-                wake = moment
+        since = waiter.since + self._lost(waiter, now)
+        wake = since + (PATIENCE if now < since + PATIENCE else LONGEST_WAIT)
+        if now < draw.next_claim < wake:
+            wake = draw.next_claim
         if draw.timer is not None:
             draw.timer.cancel()
         delay = max(1, wake - now) / 1000

@@ -20,6 +20,7 @@ T = TypeVar("T")
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 
 ANSWER_SECONDS: Final = 1.0  # for one call: then the connection counts as broken
+_LATE_SECONDS: Final = 0.1  # a timer that is later belongs to a process that has not run
 _STATEMENT_SHARE: Final = 800  # in 1,000: the server gives up first, so that it can say why
 _CONNECT_SECONDS: Final = 2  # the least that libpq takes
 _FIRST_PAUSE: Final = 0.05  # seconds between attempts to connect, doubled each time
@@ -57,7 +58,7 @@ class Link:
             SchemaError: this program cannot use the database.
         """
         connection = await self._opened()
-        timer = asyncio.get_running_loop().call_later(self._answer_seconds, _break, connection)
+        timer = _Deadline(connection, self._answer_seconds)
         try:
             result = await work(connection)
         except psycopg.Error as error:
@@ -95,7 +96,7 @@ class Link:
         if self._connection is not None:
             return self._connection
         connection: Connection | None = None
-        timer: asyncio.TimerHandle | None = None
+        timer: _Deadline | None = None
         statement_milliseconds = int(self._answer_seconds * _STATEMENT_SHARE)
         try:
             connection = await psycopg.AsyncConnection.connect(
@@ -106,7 +107,7 @@ class Link:
                 application_name=f"relay {self._name}",
                 options=f"-c statement_timeout={statement_milliseconds} -c timezone=UTC",
             )
-            timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _break, connection)
+            timer = _Deadline(connection, ANSWER_SECONDS)
             await check(connection, known_migrations())
             await _check_writable(connection)
             self._connection = connection
@@ -132,6 +133,30 @@ class Link:
         # Nodes that lost the server at once do not come back at once.
         self._next_attempt = now + self._pause * random.uniform(0.5, 1.0)  # noqa: S311
         await self.close()
+
+
+class _Deadline:
+    """Breaks a connection that gives no answer in time. Time for which this process did not run
+    does not count: the answer may have come, and is read after timers that have become due."""
+
+    def __init__(self, connection: Connection, seconds: float) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._set(seconds)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _set(self, seconds: float) -> None:
+        self._due = time.monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        late = time.monotonic() - self._due
+        if late > _LATE_SECONDS:
+            self._set(min(late, ANSWER_SECONDS))
+        else:
+            _break(self._connection)
 
 
 async def _check_writable(connection: Connection) -> None:

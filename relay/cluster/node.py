@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 import psycopg
@@ -21,11 +22,12 @@ from relay.cluster.listener import Listener
 from relay.cluster.outage import OnOutage
 from relay.cluster.reports import unused
 from relay.cluster.schema import SchemaError, known_migrations, migrate
+from relay.cluster.waiting import TICK
 
 _log = logging.getLogger("relay.cluster")
 
-_TICK_SECONDS: Final = 0.1
-_FIRST_TICK_SECONDS: Final = 1.0  # the relay says first where it listens
+_TICK_SECONDS: Final = TICK / 1000
+_FIRST_TICK: Final = 10  # the relay says first where it listens
 _CLOSE_SECONDS: Final = 2.0  # for the leases to go back
 _CONNECT_SECONDS: Final = 3
 _PATIENCE_SECONDS: Final = 5.0  # at the start, for the engine to be there
@@ -155,10 +157,11 @@ class ClusterNode:
             self._engine = await _read(self._settings.url)
 
     async def _tick(self) -> None:
-        await asyncio.sleep(_FIRST_TICK_SECONDS)
-        while True:
+        for number in count():
+            self.limits.stalls.tick(self.limits.clock())
+            if number >= _FIRST_TICK:
+                self.limits.tick()
             await asyncio.sleep(_TICK_SECONDS)
-            self.limits.tick()
 
 
 async def _read(url: str) -> calls.EngineFigures | None:

@@ -19,6 +19,8 @@ _LONGEST_REFUSAL: Final = 1_000
 PATIENCE: Final = 1_000  # milliseconds without an answer of the engine, then it is away
 LONGEST_WAIT: Final = 3_000  # milliseconds that a request waits behind others
 _FIRST_RETRY: Final = 12  # milliseconds after a recall, doubled each time
+TICK: Final = 100  # milliseconds between two ticks of a node
+_STALL: Final = 200  # milliseconds by which a tick may be late
 
 
 class LimitReachedError(Exception):
@@ -34,16 +36,40 @@ class LedgerAwayError(Exception):
     """The engine is away, and the node's leases have no room; try again in a moment."""
 
 
+class Stalls:
+    """The time for which this process did not run, since others did or it was stopped. Answers that
+    came meanwhile are read after timers that have become due: this is no silence of the engine."""
+
+    __slots__ = ("_lost", "_ticked")
+
+    def __init__(self) -> None:
+        self._lost = 0
+        self._ticked = 0
+
+    def tick(self, now: int) -> None:
+        """The process runs. Call it every `TICK` milliseconds."""
+        self._lost = self.lost(now)
+        self._ticked = now
+
+    def lost(self, now: int) -> int:
+        """The milliseconds that were lost until now."""
+        late = now - self._ticked - TICK
+        return self._lost + late if self._ticked and late > _STALL else self._lost
+
+
 class Waiter:
-    """One request that waits."""
+    """One request that waits. `lost`: see `Stalls`, when it came."""
 
-    __slots__ = ("amounts", "cost", "future", "since", "tokens")
+    __slots__ = ("amounts", "cost", "future", "lost", "since", "tokens")
 
-    def __init__(self, amounts: Sequence[int], now: int, tokens: int, cost: int) -> None:
+    def __init__(
+        self, amounts: Sequence[int], now: int, tokens: int, cost: int, lost: int = 0
+    ) -> None:
         self.amounts = amounts  # by window
         self.tokens = tokens
         self.cost = cost
         self.since = now
+        self.lost = lost
         self.future: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
 
 
@@ -120,7 +146,8 @@ class Draw:
         milliseconds until it is full again; None: the request may yet be admitted.
 
         A window refuses if an answer to a claim that was sent after the request came has too
-        little, and no other node has anything unused, or has not given it back in time.
+        little, and no other node has anything unused, or had not given it back in time when the
+        claim was sent.
         """
         found: tuple[int, int] | None = None
         for place, (window, _) in enumerate(self.pairs):
@@ -128,7 +155,7 @@ class Draw:
             lacks = waiter.amounts[place] - leased.left(now)
             if lacks <= 0 or window.answered < waiter.since or leased.free >= lacks:
                 continue
-            if leased.elsewhere > 0 and now < self._recall_end(waiter, now):
+            if leased.elsewhere > 0 and window.answered < self._recall_end(waiter, now):
                 continue
             reset_in = leased.reset_in(now)
             if found is None or reset_in > found[1]:
@@ -142,11 +169,12 @@ class Draw:
             self.recall_began = now
             self.recalls = 0
             self.postpone_claim(now)
-        return max(self.recall_began, waiter.since) + RECALL_TIME
+        return self.recall_began + RECALL_TIME
 
     def postpone_claim(self, now: int) -> None:
-        """Leave other nodes a moment to answer a recall."""
-        self.next_claim = now + (_FIRST_RETRY << min(self.recalls, 4))
+        """Leave other nodes a moment to answer a recall; the last claim comes at its end."""
+        pause = _FIRST_RETRY << min(self.recalls, 4)
+        self.next_claim = min(now + pause, self.recall_began + RECALL_TIME)
         self.recalls += 1
 
     def is_recalling(self, now: int) -> bool:

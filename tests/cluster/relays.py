@@ -11,7 +11,11 @@ from tests.durability.process import Running, data, relay, serving
 from tests.fakes.caller import connected, read_answer, request
 from tests.workers.processes import ask
 
-PLANS = """
+# These tests count what the limits admit: the load of the machine is not to refuse anything.
+SETTINGS = """
+[server.limits]
+loop_lag = 0
+
 [[plan]]
 id = "forty"
 max_keys = 50
@@ -50,7 +54,7 @@ class Fleet:
         self._root = root
         self.folders: list[Path] = []
         path = home / "relay.toml"
-        path.write_text(path.read_text() + PLANS)
+        path.write_text(path.read_text() + SETTINGS)
 
     def new_keys(self, plan: str, count: int = 1, *, credit: str = "") -> list[str]:
         """The keys of a new account, with so many dollars."""

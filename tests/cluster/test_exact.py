@@ -1,18 +1,24 @@
 """Three processes and one PostgreSQL admit exactly as many requests as a limit has left."""
 
 import asyncio
+import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import psycopg
 import pytest
 
-from tests.cluster.nodes import HOUR, NodeProcess, node_process
+from relay.cluster.windows import Held, SharedLimit
+from tests.cluster.nodes import HOUR, NodeProcess, node_process, outcome, running_node
 from tests.cluster.postgres import Postgres
+from tests.fakes.until import until
 
 CROWD = 1000
 FIVE_HOURS = ["key", "requests", 5 * HOUR, 40]
+TOKENS = ["key", "tokens", 5 * HOUR, 1_000]
 
 
 @pytest.fixture
@@ -83,3 +89,50 @@ async def test_windows_that_begin_and_end_meanwhile_stay_exact(three: list[NodeP
     assert len(admitted) >= 3
     assert set(list(admitted.values())[:-1]) == {40}
     assert max(admitted.values()) <= 40
+
+
+# A process that does not run for a while, on a busy machine, finds answers that have come long ago.
+
+
+async def test_a_stall_is_no_silence_of_the_engine(
+    postgres: Postgres, database: str, connection: psycopg.AsyncConnection[tuple[Any, ...]]
+) -> None:
+    async with node_process(postgres.url(database), "a") as node:
+        await node.ask("burst", limits=[TOKENS], keys=["k"], count=1, tokens=10)
+        async with connection.transaction():
+            await connection.execute("SELECT FROM relay.quota_window FOR UPDATE")
+            node.begin("burst", limits=[TOKENS], keys=["k"], count=1, tokens=900)
+            async with asyncio.timeout(5):
+                while not await has_waiting_claim(connection):
+                    pass
+            node.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(1.3)  # longer than a node waits for the engine
+        node.process.send_signal(signal.SIGCONT)
+        assert await node.answer() == {"admitted": 1}
+        assert (await node.ask("figures"))["outages"] == 0
+
+
+async def has_waiting_claim(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> bool:
+    """Whether a call waits for a lock."""
+    cursor = await connection.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database() AND query LIKE '%relay.acquire%'"
+    )
+    return await cursor.fetchone() is not None
+
+
+async def test_a_stall_is_no_silence_of_other_nodes(postgres: Postgres, database: str) -> None:
+    """Another node has answered a recall, and nobody has looked yet."""
+    limits = (SharedLimit("key", "tokens", 5 * HOUR, 1_000),)
+    async with running_node(postgres.url(database)) as node:
+        assert isinstance(await outcome(node.limits, limits, tokens=10), Held)
+        with psycopg.connect(postgres.socket_url(database), autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO relay.lease SELECT name, 'other/1', 1, 0, 900, relay.now_ms() + 10000,"
+                " false FROM relay.quota_window"
+            )
+            asking = asyncio.create_task(outcome(node.limits, limits, tokens=900))
+            await until(lambda: any(draw.recalls for draw in node.limits.draws.values()))
+            connection.execute("UPDATE relay.lease SET ceiling = 0 WHERE name = 'other/1'")
+            time.sleep(0.5)  # noqa: ASYNC251 - the whole process stands still
+        assert isinstance(await asking, Held)
