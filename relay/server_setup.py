@@ -15,6 +15,7 @@ from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.server import Bounds, Prelude, Server
 from relay.pool.leases import Upstreams
+from relay.pool.node_outages import NodeOutages
 from relay.pool.upstream import Upstream
 from relay.storage import Storage
 from relay.telemetry.loop_lag import LoopLag
@@ -70,6 +71,7 @@ def new_pool(
         from relay.gateway.leased_admissions import lease_upstreams
 
         lease_upstreams(storage.ledger, pool)
+        storage.node.share_upstreams(NodeOutages(pool, storage.node.state_sync.wake))
     return pool
 
 

@@ -95,7 +95,7 @@ class Upstreams:
         self._waiting = 0
         self._wake_scheduled = False
         self.on_queue: Callable[[], None] | None = None
-        self.on_replaced: Callable[[], None] | None = None  # other upstreams, or other settings
+        self.on_replaced: list[Callable[[], None]] = []  # other upstreams, or other settings
         # Calls back what other processes hold, unused, of upstreams' own limits, by ledger name;
         # returns whether that was anything.
         self.recall: Callable[[list[str]], Awaitable[bool]] | None = None
@@ -135,8 +135,8 @@ class Upstreams:
         self._upstreams = tuple(upstreams)
         self.settings = settings
         self._join_tiers()
-        if self.on_replaced is not None:
-            self.on_replaced()
+        for call in self.on_replaced:
+            call()
         self.wake()
 
     def _join_tiers(self) -> None:
