@@ -21,8 +21,9 @@ from relay.cluster.listener import Listener
 from relay.cluster.outage import OnOutage
 from relay.cluster.reports import unused
 from relay.cluster.schema import SchemaError, known_migrations, migrate
+from relay.cluster.session_moves import SessionMovesPart
 from relay.cluster.state_sync import StateSync
-from relay.cluster.states import UpstreamStates
+from relay.cluster.states import Sessions, UpstreamStates
 from relay.cluster.upstream_states import UpstreamStatesPart
 
 _log = logging.getLogger("relay.cluster")
@@ -123,6 +124,10 @@ class ClusterNode:
     def share_upstreams(self, states: UpstreamStates) -> None:
         """Share the outages of these upstreams with the other nodes."""
         self.state_sync.add(UpstreamStatesPart(self._settings.name, self.lease, states))
+
+    def share_sessions(self, sessions: Sessions) -> None:
+        """Share the moves of these conversations with the other nodes."""
+        self.state_sync.add(SessionMovesPart(self.lease, sessions))
 
     async def close(self) -> None:
         """Give all leases back, as far as the engine is there, and leave."""

@@ -1,6 +1,6 @@
 """Carries what nodes tell each other of upstreams and conversations, beside all requests.
 
-Decides when: at once after a report or a change, then no more often than every 50 ms, and again
+Decides when: at once after a report or a change, then no more often than every 100 ms, and again
 once a lost connection is back. A part reads before it sends, so that reports which a change makes
 void are not sent. Must not know what the parts carry.
 """
@@ -14,7 +14,7 @@ from relay.cluster.schema import SchemaError
 
 _log = logging.getLogger("relay.cluster")
 
-_PAUSE_SECONDS: Final = 0.05  # for reports to come together
+_PAUSE_SECONDS: Final = 0.1  # for reports to come together
 _RETRY_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 0.5  # for a call to see the end of its connection
 

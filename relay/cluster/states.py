@@ -1,4 +1,4 @@
-"""What nodes tell each other of upstreams, by value.
+"""What nodes tell each other of upstreams and conversations, by value.
 
 Decides nothing. Must not know PostgreSQL, so that the pool can use it without the client.
 """
@@ -61,4 +61,34 @@ class UpstreamStates(Protocol):
         """Reports that are to be sent now."""
 
     def put_back(self, reports: Sequence[Report]) -> None:
+        """These were not sent."""
+
+
+class Move(NamedTuple):
+    """A conversation that is elsewhere than its hash says, or back there (not `moved`).
+
+    `caller` is a key's id; `family` and `mixed` as in `pool.affinity`. `left` and `age`, since its
+    latest request, are milliseconds.
+    """
+
+    caller: str
+    key: bytes
+    upstream: str
+    family: str
+    mixed: bool
+    moved: bool
+    left: int
+    age: int
+
+
+class Sessions(Protocol):
+    """The conversations of a node, as `cluster.session_moves` sees them."""
+
+    def take(self, moves: Sequence[Move]) -> None:
+        """Moves of other nodes, in their order."""
+
+    def take_moves(self) -> list[Move]:
+        """Moves that are to be sent now."""
+
+    def put_back(self, moves: Sequence[Move]) -> None:
         """These were not sent."""

@@ -16,6 +16,7 @@ from relay.net.upstream.resolver import Resolver
 from relay.pool import clock
 from relay.pool.health import Health
 from relay.pool.places import UNBOUNDED
+from relay.pool.rendezvous import mark_of
 from relay.pool.setup import UpstreamSetup
 from relay.pool.spending import Spending
 from relay.pool.vendor_errors import ErrorClassifier
@@ -81,6 +82,7 @@ class Upstream:
         """
         self.name = settings.name
         self.ledger_name = f"upstream {settings.name}"  # ids of keys have no space
+        self.mark = mark_of(settings.name)  # see `rendezvous`
         self.health = Health()
         self.virtual_time = 0.0
         self.tier = Tier()

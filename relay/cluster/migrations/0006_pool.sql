@@ -1,5 +1,6 @@
 -- needs: 1
--- What nodes tell each other of upstreams: outages, and that an operator has cleared one.
+-- What nodes tell each other of upstreams: outages, that an operator has cleared one, and
+-- conversations that had to move to another.
 
 -- The outages that hold for all nodes. `upstream`: name, address and a digest of the credential.
 -- `scope`: as the nodes have it, or 'clear', which makes all before it void. `about`: the model of a
@@ -89,8 +90,46 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Conversations that are elsewhere than their hash says, or have just come back. `since`: the
+-- latest request.
+CREATE TABLE relay.session_move (
+    caller text COLLATE "C" NOT NULL,
+    key bytea NOT NULL,
+    upstream text NOT NULL,
+    family text NOT NULL,
+    mixed boolean NOT NULL,
+    moved boolean NOT NULL,
+    until bigint NOT NULL,
+    since bigint NOT NULL,
+    origin text NOT NULL,
+    seq bigint NOT NULL,
+    PRIMARY KEY (caller, key)
+);
+CREATE INDEX session_move_by_seq ON relay.session_move (seq);
+
+-- Note moves of a process; the later request decides. All get the number of one change of kind
+-- 'session'.
+CREATE FUNCTION relay.move_sessions(an_origin text, moves jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    number bigint := relay.note_change('session', '');
+    now bigint := relay.now_ms();
+BEGIN
+    INSERT INTO relay.session_move AS s
+    SELECT it.caller, decode(it.key, 'hex'), it.upstream, it.family, it.mixed, it.moved,
+           now + it."left", now - it.age, an_origin, number
+    FROM jsonb_to_recordset(moves) it (
+        caller text, key text, upstream text, family text, mixed boolean, moved boolean,
+        "left" bigint, age bigint)
+    ON CONFLICT (caller, key) DO UPDATE
+    SET upstream = excluded.upstream, family = excluded.family, mixed = excluded.mixed,
+        moved = excluded.moved, until = excluded.until, since = excluded.since,
+        origin = excluded.origin, seq = excluded.seq
+    WHERE excluded.since >= s.since OR s.until <= now;
+END $$;
+
 -- Delete what is over.
 CREATE FUNCTION relay.tidy_upstreams() RETURNS void LANGUAGE sql AS $$
     DELETE FROM relay.upstream_state s WHERE s.until <= relay.now_ms();
     DELETE FROM relay.upstream_guess g WHERE g.until <= relay.now_ms();
+    DELETE FROM relay.session_move s WHERE s.until <= relay.now_ms();
 $$;
