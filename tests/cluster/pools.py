@@ -26,7 +26,6 @@ class NodePool:
         upstreams, self.route = made(options or {"a": {}, "b": {}, "c": {}, "d": {}})
         timers = Deadlines(asyncio.get_running_loop())
         self.pool = Upstreams(upstreams, PoolSettings(), Ledger(), timers)
-        self.outages: NodeOutages | None = None
 
     def __getitem__(self, name: str) -> Upstream:
         found = self.pool.named(name)
@@ -62,6 +61,5 @@ async def running_pool(
     """A node with a pool."""
     async with running_node(url, node or secrets.token_hex(4)) as running:
         pool = pool or NodePool()
-        pool.outages = NodeOutages(pool.pool, running.state_sync.wake)
-        running.share_upstreams(pool.outages)
+        running.share_upstreams(NodeOutages(pool.pool, running.state_sync.wake))
         yield pool
