@@ -405,7 +405,7 @@ def compose(
         StoreError: the token of the admin listener cannot be written.
     """
     pool = server_setup.new_pool(settings, deadlines, storage, upstreams)
-    bindings = Bindings(server_setup.session_seconds(settings.pool))
+    bindings = server_setup.new_bindings(settings, storage)
     metering = server_setup.new_metering(storage)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 

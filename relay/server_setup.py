@@ -14,7 +14,10 @@ from relay.net.addresses import is_loopback
 from relay.net.deadlines import Deadlines
 from relay.net.descriptors import max_connections
 from relay.net.server import Bounds, Prelude, Server
+from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
+from relay.pool.node_outages import NodeOutages
+from relay.pool.session_moves import SessionMoves
 from relay.pool.upstream import Upstream
 from relay.storage import Storage
 from relay.telemetry.loop_lag import LoopLag
@@ -66,11 +69,21 @@ def new_pool(
     has reached its cap."""
     pool = Upstreams(upstreams, settings.pool, storage.ledger, deadlines)
     pool.restore(storage.paused, storage.spent)
+    pool.by_hash = bool(settings.ledger.url)
     if storage.node is not None:
         from relay.gateway.leased_admissions import lease_upstreams
 
         lease_upstreams(storage.ledger, pool)
+        storage.node.share_upstreams(NodeOutages(pool, storage.node.state_sync.wake))
     return pool
+
+
+def new_bindings(settings: config.Settings, storage: Storage) -> Bindings:
+    """The upstreams of conversations."""
+    bindings = Bindings(session_seconds(settings.pool))
+    if storage.node is not None:
+        storage.node.share_sessions(SessionMoves(bindings, storage.node.state_sync.wake))
+    return bindings
 
 
 def new_metering(storage: Storage) -> Metering:

@@ -246,7 +246,7 @@ class Admin:
             raise _not_written_error(f"{upstream.name} is resumed", error) from None
 
     async def _clear(self, upstream: Upstream) -> None:
-        upstream.health.clear()
+        upstream.clear()
         self._upstreams.wake()
         try:
             await note(self._database, time.time(), Change("upstream.clear", upstream.name))

@@ -14,6 +14,7 @@ _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069
 _CHOICES: Final = {
     "only": "it is the only upstream of the route",
     "session": "its conversation is bound to this upstream, which has its prompt cache",
+    "hash": "the conversation's hash leads to this upstream, on every relay of the cluster",
     "turn": "it was this upstream's turn by priority, weight and load",
 }
 _STAGES: Final = {

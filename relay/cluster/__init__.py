@@ -14,6 +14,9 @@ database owns the windows. `relay.quota.share` has both sides as pure code; the 
     limits      admission: from leases in one step, else after a claim
     reports     use that no request reports
     outage      the node's part of limits while the database is away
+    state_sync  carries what nodes tell each other of upstreams and conversations
+    states      that, by value
+    upstream_states, session_moves  that, in PostgreSQL
     node        connections, limits and their upkeep
     shares      the limits of a key as nodes share them; the use of leases in the journal
     ledger      the relay's ledger, which admits by these limits

@@ -49,6 +49,7 @@ class Listener:
     ) -> None:  # fmt: skip
         """`name`: of the node, and of its boot."""
         self.seq: int | None = None  # of the last change that was handed on
+        self.on_begun: Callable[[], None] | None = None  # all later changes are handed on
         self._name = name
         self._node = node
         self._figures = figures
@@ -111,6 +112,8 @@ class Listener:
         self._node.polled(pulse)
         if self.seq is None:
             self.seq = pulse.seq
+            if self.on_begun is not None:
+                self.on_begun()
         elif pulse.seq != self.seq:
             await self._hand_on(connection, pulse.seq)
         if started - self._tidied > _TIDY_SECONDS:

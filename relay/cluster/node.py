@@ -22,6 +22,10 @@ from relay.cluster.listener import Listener
 from relay.cluster.outage import OnOutage
 from relay.cluster.reports import unused
 from relay.cluster.schema import SchemaError, known_migrations, migrate
+from relay.cluster.session_moves import SessionMovesPart
+from relay.cluster.state_sync import StateSync
+from relay.cluster.states import Sessions, UpstreamStates
+from relay.cluster.upstream_states import UpstreamStatesPart
 from relay.cluster.waiting import TICK
 
 _log = logging.getLogger("relay.cluster")
@@ -69,9 +73,16 @@ class ClusterNode:
         self._settings = settings
         self._courier = Courier(settings.url, settings.name, self.figures)
         self.limits = SharedLimits(self.lease, self._courier, self.figures, settings.on_outage)
+        self.state_sync = StateSync(settings.url, settings.name)
+
+        def changed(kind: str, id: str) -> None:
+            self.state_sync.changed(kind)
+            on_change(kind, id)
+
         self._listener = Listener(
-            settings.url, (settings.name, boot), self.limits, self.figures, on_change
+            settings.url, (settings.name, boot), self.limits, self.figures, changed
         )
+        self._listener.on_begun = self.state_sync.wake
         self._task = asyncio.get_running_loop().create_task(self._tick())
         self._reading = asyncio.get_running_loop().create_task(self._read_engine())
         self._engine: calls.EngineFigures | None = None
@@ -112,6 +123,14 @@ class ClusterNode:
                 _log.error("%s", error)
             return
 
+    def share_upstreams(self, states: UpstreamStates) -> None:
+        """Share the outages of these upstreams with the other nodes."""
+        self.state_sync.add(UpstreamStatesPart(self._settings.name, self.lease, states))
+
+    def share_sessions(self, sessions: Sessions) -> None:
+        """Share the moves of these conversations with the other nodes."""
+        self.state_sync.add(SessionMovesPart(self.lease, sessions))
+
     async def close(self) -> None:
         """Give all leases back, as far as the engine is there, and leave."""
         tasks = [self._task, self._reading]
@@ -125,6 +144,7 @@ class ClusterNode:
                 await self.limits.close()
         except TimeoutError:
             _log.warning("leases were not given back: they count as used until they end")
+        await self.state_sync.close()
         await self._listener.close(leaves=True)
         await self._courier.close()
 

@@ -11,8 +11,9 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     upstream's until its head, `first_us` from the request's head to the first content of a
     stream. `rule` says how the request was settled (`gateway.admission`).
     `outcome`: `whole`, `refused: …`, `cut: …`, `caller left` or `failed`.
-    `choice`: the upstream is the `only` one, has the `session`, or it was its `turn`. `passed`:
-    the upstreams that could not be chosen, and why. `tried`: those that failed the request.
+    `choice`: the upstream is the `only` one, has the `session`, or the session's `hash` or its
+    `turn` led to it. `passed`: the upstreams that could not be chosen, and why. `tried`: those that
+    failed the request.
     `agent`: the helper of an agent, by its client's name for it (Codex CLI: `review`, `compact`).
     `served`: the model that the upstream names, where it is not the model that was sent.
     """

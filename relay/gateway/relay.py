@@ -45,7 +45,7 @@ from relay.net.exchange import UNCOUNTED_OCTETS
 from relay.pool.affinity import Binding, Bindings
 from relay.pool.leases import Upstreams
 from relay.pool.routes import Route
-from relay.pool.selection import RoutingRequest
+from relay.pool.selection import RoutingRequest, home_of
 from relay.pool.threads import Threads
 from relay.quota.plans import Plan
 from relay.quota.state import KeyState
@@ -209,8 +209,10 @@ class Relay:
         routing.conversation = key
         now = monotonic()
         binding = self._bindings.find(routing.caller, key, now)
-        if binding is not None and binding.until > now and ctx.catalog.pool.sticky != "off":
-            routing.bound = binding.upstream
+        if ctx.catalog.pool.sticky != "off":
+            routing.by_hash = self._upstreams.by_hash
+            if binding is not None and binding.until > now:
+                routing.bound = binding.upstream
         return binding
 
     def _remember(
@@ -226,13 +228,14 @@ class Relay:
         if key is None:
             return
         hour = routing.caches_for_an_hour if ctx.heavy else inbound.caches_for_an_hour()
+        moved = home_of(routing) is not target if answer.lease.choice == "hash" else None
         self._bindings.hold(
-            routing.caller,
-            key,
+            (routing.caller, key),
             upstream.name,
             upstream.vendor.thinking,
             monotonic(),
             hour,
+            moved,
         )
 
 

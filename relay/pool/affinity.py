@@ -20,16 +20,21 @@ class Binding:
 
     `family` is the family of its latest upstream; `mixed`: there was another one before.
     `until` is the second at which the binding to `upstream` ends, `since` the latest `hold`.
+    `moved`: other machines would choose another upstream.
     """
 
-    __slots__ = ("family", "mixed", "since", "until", "upstream")
+    __slots__ = ("family", "mixed", "moved", "since", "until", "upstream")
 
-    def __init__(self, upstream: str, family: str, mixed: bool, until: float, since: float) -> None:
+    def __init__(
+        self, upstream: str, family: str, mixed: bool, until: float, since: float,
+        moved: bool = False,
+    ) -> None:  # fmt: skip
         self.upstream = upstream
         self.family = family
         self.mixed = mixed
         self.until = until
         self.since = since
+        self.moved = moved
 
 
 class Bindings:
@@ -38,7 +43,8 @@ class Bindings:
     Keeps at most `capacity` of them and evicts the least recently held. A binding lasts `keep`
     seconds from the latest `hold`, or `keep_long` with the one-hour cache, rounded up to a full
     second. The family is known for `keep_long` seconds more. `on_held`, if there is one, gets each
-    conversation that was held, with its earlier binding and the present one.
+    conversation that was held, with its earlier binding and the present one. `on_moved` gets each
+    that has moved, back to where others look for it, too, or is held where it has moved to.
     """
 
     def __init__(self, keep: float, keep_long: float = 3600.0, capacity: int = 100_000) -> None:
@@ -50,6 +56,7 @@ class Bindings:
         self._bindings: OrderedDict[Conversation, Binding] = OrderedDict()
         self._expiries: dict[str, dict[float, int]] = {}  # upstream → until → bindings
         self.on_held: Callable[[Conversation, Binding | None, Binding], None] | None = None
+        self.on_moved: Callable[[Conversation, Binding], None] | None = None
         self._latest = -math.inf  # the latest moment that was given, for the repr
 
     def __len__(self) -> int:
@@ -72,21 +79,37 @@ class Bindings:
         return binding
 
     def hold(
-        self, caller: str, key: bytes, upstream: str, family: str, now: float, long: bool = False
+        self,
+        conversation: Conversation,
+        upstream: str,
+        family: str,
+        now: float,
+        long: bool = False,
+        moved: bool | None = None,
     ) -> None:
         """Bind a conversation to an upstream, or extend its binding.
 
-        It becomes `mixed` if `family` differs from the one before, and stays so.
+        It becomes `mixed` if `family` differs from the one before, and stays so. `moved`: see
+        `Binding`; None: as before.
         """
         if now > self._latest:
             self._latest = now
-        conversation = (caller, key)
         until = math.ceil(now + (self._keep_long if long else self._keep))
         mixed = False
         previous = self._bindings.get(conversation)
-        if previous is not None and previous.until + self._keep_long > now:
-            mixed = previous.mixed or previous.family != family
-        binding = Binding(upstream, family, mixed, until, now)
+        if previous is not None:
+            if previous.until + self._keep_long > now:
+                mixed = previous.mixed or previous.family != family
+            if moved is None:
+                moved = previous.moved
+        binding = Binding(upstream, family, mixed, until, now, moved is True)
+        self._replace(conversation, previous, binding)
+        if self.on_held is not None:
+            self.on_held(conversation, previous, binding)
+
+    def adopt(self, conversation: Conversation, binding: Binding) -> None:
+        """Hold a conversation where another machine holds it."""
+        previous = self._bindings.get(conversation)
         self._replace(conversation, previous, binding)
         if self.on_held is not None:
             self.on_held(conversation, previous, binding)
@@ -108,6 +131,10 @@ class Bindings:
         if expiries is None:
             expiries = self._expiries[binding.upstream] = {}
         expiries[binding.until] = expiries.get(binding.until, 0) + 1
+        if self.on_moved is not None and (
+            binding.moved or (previous is not None and previous.moved)
+        ):
+            self.on_moved(conversation, binding)
 
     def get(self, conversation: Conversation) -> Binding | None:
         """A conversation's latest binding, which may be over."""

@@ -21,8 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from relay.clock import rfc3339
-from relay.pool.clock import shown
+from relay.pool.health_view import view_of
 from relay.pool.outages import Level, Outage, Outages, prevailing
 from relay.pool.vendor_errors import Scope, Verdict
 
@@ -35,6 +34,7 @@ _MAX_CALLERS: Final = 1000  # with outages of their own
 
 # Takes a change, by the name of its method and its arguments, and makes it in its own time.
 Share: TypeAlias = Callable[[str, tuple[object, ...]], None]
+OnOutage: TypeAlias = Callable[[str, Scope, Outage, str], None]
 
 
 class Health(Outages):
@@ -42,6 +42,8 @@ class Health(Outages):
 
     A caller is an account; `ORIGIN` stands for evidence that is no caller's. `share`, if there is
     one, gets every change in place of this object, but none that would change nothing.
+    `on_outage`, if there is one, gets each outage that was found here: the caller that it holds
+    for, its scope, itself and the model. `on_doubts_over` is called when guesses have ended.
     """
 
     __slots__ = (
@@ -54,6 +56,8 @@ class Health(Outages):
         "failures",
         "failures_by_caller",
         "last_error",
+        "on_doubts_over",
+        "on_outage",
         "paused",
         "probe_at",
         "probe_model",
@@ -64,6 +68,8 @@ class Health(Outages):
     def __init__(self) -> None:
         super().__init__()
         self.share: Share | None = None  # None: there is one process
+        self.on_outage: OnOutage | None = None
+        self.on_doubts_over: Callable[[], None] | None = None
         self.degraded = False
         self.paused = False  # by the operator
         self.failures = 0  # in a row
@@ -103,7 +109,12 @@ class Health(Outages):
             if name == caller:
                 outages.end_guesses(model)
             outages.fresh = False  # no more evidence against the upstream
+        self._end_doubts()
+
+    def _end_doubts(self) -> None:
         self.update_degraded()
+        if self.on_doubts_over is not None:
+            self.on_doubts_over()
 
     def _has_doubts(self, model: str, caller: str) -> bool:
         """Whether an answer to this caller would change anything."""
@@ -136,7 +147,7 @@ class Health(Outages):
             if self.is_presumed_out:
                 self.account_outage = None
                 self.probe_at = _NEVER
-            self.update_degraded()
+            self._end_doubts()
             return
         quota = scope is Scope.ACCOUNT
         outage = Outage(verdict.reason, now, verdict.until, verdict.stated, quota)
@@ -170,6 +181,7 @@ class Health(Outages):
             self._eject(ejected, model)
         elif by_caller[caller] >= _FAILURES_TO_EJECT:
             self._outages_of(caller, ejected.until).add(Scope.FAILURE, ejected, model)
+            self._found(caller, Scope.FAILURE, ejected, model)
             self._probe_soon(now, model)
 
     def _probe_soon(self, now: float, model: str) -> None:
@@ -189,9 +201,17 @@ class Health(Outages):
     def _eject(self, outage: Outage, model: str) -> None:
         """Take the upstream out until a probe of the relay's own is answered."""
         failing = replace(outage, failing=True)
-        self.account_outage = prevailing(self.account_outage, failing)
+        self._add_failing(failing, model)
+        self._found(ORIGIN, Scope.FAILURE, failing, model)
+
+    def _add_failing(self, outage: Outage, model: str) -> None:
+        self.account_outage = prevailing(self.account_outage, outage)
         self.probe_at, self.probe_model = outage.until, model
         self.update_degraded()
+
+    def _found(self, caller: str, scope: Scope, outage: Outage, model: str) -> None:
+        if self.on_outage is not None:
+            self.on_outage(caller, scope, outage, model)
 
     def _add_outage(
         self, scope: Scope, outage: Outage, model: str, caller: str, sure: bool
@@ -201,10 +221,26 @@ class Health(Outages):
             name != caller and outages.has(scope, model, outage.since)
             for name, outages in self.by_caller.items()
         )
-        if sure or confirmed or caller == ORIGIN:
+        if sure or confirmed:
+            caller = ORIGIN
+        self._add_for(caller, scope, outage, model)
+        self._found(caller, scope, outage, model)
+
+    def _add_for(self, caller: str, scope: Scope, outage: Outage, model: str) -> None:
+        if caller == ORIGIN:
             self.add(scope, outage, model)
         else:
             self._outages_of(caller, outage.until).add(scope, outage, model)
+
+    def adopt(self, caller: str, scope: Scope, outage: Outage, model: str) -> None:
+        """Note an outage that was found on another node."""
+        if self._shared("adopt", caller, scope, outage, model):
+            return
+        if outage.failing:
+            self._add_failing(outage, model)
+        else:
+            self._add_for(caller, scope, outage, model)
+        self.update_degraded()
 
     def _outages_of(self, caller: str, until: float) -> Outages:
         outages = self.by_caller.get(caller)
@@ -282,7 +318,7 @@ class Health(Outages):
             self.account_outage = None
         for outages in self.by_caller.values():
             outages.fresh = False
-        self.update_degraded()
+        self._end_doubts()
 
     def probe_failed(self, reason: str, now: float) -> None:
         """It does not work, for nobody: that needs no second caller."""
@@ -306,7 +342,7 @@ class Health(Outages):
             outages.account_outage = None
         if ended:
             self.probing = False
-            self.update_degraded()
+            self._end_doubts()
         return bool(ended)
 
     def quota_outage_since(self) -> float | None:
@@ -392,44 +428,7 @@ class Health(Outages):
     def view(self, now: float) -> dict[str, object]:
         """The state for the operator, in the shape of `relay upstreams --json`."""
         self._expire(now)
-        outage = self.account_outage or self.overload
-        if self.paused:
-            state = "paused"
-        elif self.account_outage is not None:
-            state = "cooling" if self.account_outage.stated else "down"
-            if self.account_outage.until <= now:
-                state = "probing"
-        elif self.overload is not None:
-            state = "strained"
-        else:
-            state = "ok"
-        return {
-            "state": state,
-            "why": self._why(state, outage),
-            "until": None if outage is None else rfc3339(shown(outage.until)),
-            "models_out": {
-                model: {"why": one.reason, "until": rfc3339(shown(one.until))}
-                for model, one in self.model_outages.items()
-            },
-            "counts_tokens": self.counts_again_at <= now,
-            "failures_in_a_row": self.failures,
-            "errors": dict(self.errors),
-            "last_error": None
-            if self.last_error is None
-            else {"why": self.last_error.reason, "at": rfc3339(shown(self.last_error.since))},
-        }
-
-    def _why(self, state: str, outage: Outage | None) -> str:
-        if outage is not None:
-            return outage.reason
-        last = self.last_error
-        if state != "ok" or last is None:
-            return ""
-        if self.failures:
-            return f"{self.failures} failed in a row: {last.reason}"
-        if self.by_caller:
-            return f"for {len(self.by_caller)} of its callers: {last.reason}"
-        return ""
+        return view_of(self, now)
 
     def _expire(self, now: float) -> None:
         """Drop outages that are over. An account outage of all callers that is a guess stays

@@ -26,7 +26,7 @@ OF_REQUESTS: Final = frozenset(
 )  # fmt: skip
 CHANGES: Final = OF_REQUESTS | {
     "probe_started", "probe_later", "probe_answered", "probe_failed", "end_quota_outage",
-    "pause", "resume", "clear",
+    "pause", "resume", "clear", "adopt",
 }  # fmt: skip
 
 
@@ -71,19 +71,27 @@ def apply(health: Health, change: str, values: list[Any] | tuple[object, ...]) -
 
 def sent(change: str, values: tuple[object, ...]) -> list[Any]:
     """The values of a change, as builtins."""
-    if change != "failed":
-        return list(values)
-    verdict, *others = values
-    assert isinstance(verdict, Verdict)
-    return [[verdict.scope.value, *verdict[1:]], *others]
+    if change == "failed":
+        verdict, *others = values
+        assert isinstance(verdict, Verdict)
+        return [[verdict.scope.value, *verdict[1:]], *others]
+    if change == "adopt":
+        caller, scope, outage, model = values
+        assert isinstance(scope, Scope)
+        assert isinstance(outage, Outage)
+        return [caller, scope.value, _outage(outage), model]
+    return list(values)
 
 
 def received(change: str, values: list[Any]) -> list[Any]:
     """The reverse of `sent`."""
-    if change != "failed":
-        return values
-    (scope, *fields), *others = values
-    return [Verdict(Scope(scope), *fields), *others]
+    if change == "failed":
+        (scope, *fields), *others = values
+        return [Verdict(Scope(scope), *fields), *others]
+    if change == "adopt":
+        caller, scope, outage, model = values
+        return [caller, Scope(scope), _read(outage), model]
+    return values
 
 
 def _outages(one: Outages) -> list[Any]:

@@ -38,7 +38,8 @@ _ON_THEIR_WAY: Final = 1000  # such places that requests wait for at once
 class Lease:
     """A request's place at an upstream; `Upstreams.release` gives it back.
 
-    `choice` is the reason for the upstream: `only` one, `session` affinity, or its `turn`.
+    `choice` is the reason for the upstream: `only` one, `session` affinity, the session's `hash`,
+    or its `turn`.
     `reservation` is held in the upstream's own limits. `sent`: the request was sent.
     """
 
@@ -90,12 +91,13 @@ class Upstreams:
         self._tiers: dict[int, Tier] = {}
         self._join_tiers()
         self.settings = settings
+        self.by_hash = False  # sessions have their upstreams by a hash, as on other machines
         self._ledger = ledger
         self._queues: dict[_QueueKey, deque[_QueuedRequest]] = {}
         self._waiting = 0
         self._wake_scheduled = False
         self.on_queue: Callable[[], None] | None = None
-        self.on_replaced: Callable[[], None] | None = None  # other upstreams, or other settings
+        self.on_replaced: list[Callable[[], None]] = []  # other upstreams, or other settings
         # Calls back what other processes hold, unused, of upstreams' own limits, by ledger name;
         # returns whether that was anything.
         self.recall: Callable[[list[str]], Awaitable[bool]] | None = None
@@ -135,8 +137,8 @@ class Upstreams:
         self._upstreams = tuple(upstreams)
         self.settings = settings
         self._join_tiers()
-        if self.on_replaced is not None:
-            self.on_replaced()
+        for call in self.on_replaced:
+            call()
         self.wake()
 
     def _join_tiers(self) -> None:
@@ -257,7 +259,9 @@ class Upstreams:
                 return None
         choice = "session"
         if upstream.name != request.bound:
-            choice = "turn" if len(request.route.targets) > 1 else "only"
+            choice = "hash" if request.by_hash else "turn"
+            if len(request.route.targets) == 1:
+                choice = "only"
             if not request.counting:  # which uses no turn
                 tier = upstream.tier
                 if upstream.virtual_time > tier.virtual_time:

@@ -1,8 +1,8 @@
 """Which upstream a request goes to: plain functions over the targets of a model's route.
 
 Decides in this order: the upstream that the session is bound to, if its `Level` is FREE; then the
-best `Level`; then the lowest `priority`; then weight and requests in flight. Must not know the
-queue. Changes nothing but `virtual_time`, to bound its lag.
+best `Level`; then the lowest `priority`; then weight and requests in flight, or the session's hash.
+Must not know the queue. Changes nothing but `virtual_time`, to bound its lag.
 
 A request that stays with its session uses no turn, so the weights distribute conversations, not
 requests. (Measured on 200 conversations of 20 turns: the load is within 5 % of the weights. It is
@@ -14,6 +14,7 @@ from typing import Final
 from relay.clock import rfc3339
 from relay.pool.clock import shown
 from relay.pool.outages import Level
+from relay.pool.rendezvous import distance, seed_of
 from relay.pool.routes import Route, Target
 from relay.pool.upstream import Upstream
 from relay.quota.ledger import Ledger
@@ -29,13 +30,15 @@ class RoutingRequest:
     `caller` is a key's id: queued requests take turns by caller. `account` is that key's account:
     an outage that only its requests have shown applies to this account only. `tokens` is the
     estimated usage, for the upstreams' own limits. `conversation` is the conversation's key,
-    `bound` the name of the upstream that it is bound to. `caches_for_an_hour`: its prompt cache
-    lives for an hour. `tried` are the upstreams at which the request has failed.
+    `bound` the name of the upstream that it is bound to. `by_hash`: among equals, the hash of the
+    conversation decides, as on other machines. `caches_for_an_hour`: its prompt cache lives for an
+    hour. `tried` are the upstreams at which the request has failed.
     """
 
     __slots__ = (
         "account",
         "bound",
+        "by_hash",
         "caches_for_an_hour",
         "caller",
         "conversation",
@@ -52,6 +55,7 @@ class RoutingRequest:
         self.tokens = tokens
         self.conversation: bytes | None = None
         self.bound: str | None = None
+        self.by_hash = False
         self.caches_for_an_hour = False
         self.tried: tuple[Upstream, ...] = ()
 
@@ -72,6 +76,13 @@ def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) ->
     best: Target | None = None
     best_level, best_priority, best_score = Level.OUT, 0, 0.0
     bound, tried = request.bound, request.tried
+    seed = -1
+    if request.by_hash:
+        if bound is not None:
+            if (kept := _kept(request, now, ledger)) is not None:
+                return kept
+            bound = None
+        seed = _seed(request)
     for target in request.route.targets:  # by priority
         upstream = target.upstream
         priority = upstream.priority
@@ -90,17 +101,52 @@ def choose(request: RoutingRequest, now: float, ledger: Ledger | None = None) ->
             continue
         if level is _FREE and upstream.name == bound:
             return target
-        stride, tier_time = upstream.stride, upstream.tier.virtual_time
-        virtual_time, earliest = upstream.virtual_time, tier_time - _MAX_LAG_TURNS * stride
-        if virtual_time < earliest:
-            virtual_time = upstream.virtual_time = earliest
-        score = virtual_time + upstream.in_flight * stride * _TURNS_IN_FLIGHT
+        stride = upstream.stride
+        if seed >= 0:
+            score = distance(seed, upstream.mark, stride)
+        else:
+            virtual_time = upstream.virtual_time
+            earliest = upstream.tier.virtual_time - _MAX_LAG_TURNS * stride
+            if virtual_time < earliest:
+                virtual_time = upstream.virtual_time = earliest
+            score = virtual_time + upstream.in_flight * stride * _TURNS_IN_FLIGHT
         if (
             best is None
             or level < best_level
             or (level is best_level and priority == best_priority and score < best_score)
         ):
             best, best_level, best_priority, best_score = target, level, priority, score
+    return best
+
+
+def _kept(request: RoutingRequest, now: float, ledger: Ledger | None) -> Target | None:
+    """The target that the conversation is bound to, if it is free."""
+    for target in request.route.targets:
+        upstream = target.upstream
+        if upstream.name == request.bound:
+            level = upstream.health.level(target.name, now, request.counting, request.account)
+            full = upstream.places <= upstream.in_flight and upstream.full_until > now
+            if level is _FREE and not full and could_serve(target, request, now, ledger):
+                return target
+    return None
+
+
+def _seed(request: RoutingRequest) -> int:
+    return seed_of(request.account, request.conversation or b"")
+
+
+def home_of(request: RoutingRequest) -> Target:
+    """Where a conversation belongs if all upstreams can be used."""
+    seed = _seed(request)
+    targets = request.route.targets
+    best, best_score = targets[0], -1.0
+    for target in targets:
+        upstream = target.upstream
+        if upstream.priority > targets[0].upstream.priority:
+            break
+        score = distance(seed, upstream.mark, upstream.stride)
+        if score < best_score or best_score < 0:
+            best, best_score = target, score
     return best
 
 

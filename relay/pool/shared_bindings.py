@@ -76,8 +76,9 @@ class SharedBindings:
         """Bindings of another process; returns those that are new here."""
         news = []
         for row in rows:
-            caller, key, upstream, family, mixed, until, since = row
-            conversation, binding = (caller, key), Binding(upstream, family, mixed, until, since)
+            caller, key, upstream, family, mixed, until, since, moved = row
+            conversation = (caller, key)
+            binding = Binding(upstream, family, mixed, until, since, moved)
             present = self._bindings.get(conversation)
             if present is None or (present.since, present.upstream) < (since, upstream):
                 self._bindings.put(conversation, binding)
@@ -144,11 +145,13 @@ def pieces(values: Sequence[_Value]) -> Iterator[list[_Value]]:
 
 
 def _is_same(one: Binding, other: Binding) -> bool:
-    return (one.upstream, one.family, one.mixed) == (other.upstream, other.family, other.mixed)
+    return (one.upstream, one.family, one.mixed, one.moved) == (
+        other.upstream, other.family, other.mixed, other.moved,
+    )  # fmt: skip
 
 
 def _row(conversation: Conversation, binding: Binding) -> Row:
     return (
         *conversation, binding.upstream, binding.family, binding.mixed, binding.until,
-        binding.since,
+        binding.since, binding.moved,
     )  # fmt: skip

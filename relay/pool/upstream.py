@@ -16,6 +16,7 @@ from relay.net.upstream.resolver import Resolver
 from relay.pool import clock
 from relay.pool.health import Health
 from relay.pool.places import UNBOUNDED
+from relay.pool.rendezvous import mark_of
 from relay.pool.setup import UpstreamSetup
 from relay.pool.spending import Spending
 from relay.pool.vendor_errors import ErrorClassifier
@@ -45,7 +46,8 @@ class Upstream:
 
     `places` is the number of requests that may be in flight: `max_concurrency`, or what this
     process has borrowed of it (`held_places`). Until `full_until` there is no place but these.
-    `on_release`, if there is one, is called when a request has ended.
+    `on_release`, if there is one, is called when a request has ended, `on_cleared` when an
+    operator has cleared it.
     """
 
     vendor: config.VendorSettings
@@ -80,6 +82,7 @@ class Upstream:
         """
         self.name = settings.name
         self.ledger_name = f"upstream {settings.name}"  # ids of keys have no space
+        self.mark = mark_of(settings.name)  # see `rendezvous`
         self.health = Health()
         self.virtual_time = 0.0
         self.tier = Tier()
@@ -88,6 +91,7 @@ class Upstream:
         self.borrows = False
         self.full_until = float("inf")
         self.on_release: Callable[[], None] | None = None
+        self.on_cleared: Callable[[], None] | None = None
         self.requests = 0
         self.answered = 0
         self.other_model = 0  # answers that name another model than the request
@@ -138,6 +142,12 @@ class Upstream:
             f"host: {parts.netloc}\r\n{field}\r\naccept-encoding: identity\r\n{added}".encode()
         )
         self._overridden = tuple(name.lower().encode() + b":" for name in settings.headers)
+
+    def clear(self) -> None:
+        """Forget every outage, as an operator wants it, here and on other nodes; a pause stays."""
+        self.health.clear()
+        if self.on_cleared is not None:
+            self.on_cleared()
 
     def set_caps(self, cap: config.CostCapSettings | None) -> None:
         """Bound the cost of a day and of a month; None: not at all."""

@@ -96,6 +96,6 @@ async def clear(call: Call) -> Reply:
     upstream = _upstream(call)
     change = audit.Change("upstream.clear", upstream.name)
     await audit.note(call.database, call.now, change)
-    upstream.health.clear()
+    upstream.clear()
     call.relay.upstreams.wake()
     return await _shown(call, upstream)

@@ -158,7 +158,7 @@ class OwnersPool:
         self._listen()
         workers.on_joined.append(self._on_joined)
         workers.on_gone.append(self._on_gone)
-        app.upstreams.on_replaced = self._attach
+        app.upstreams.on_replaced.append(self._attach)
         self._attach()
         _repeat(self._flush)
 
@@ -277,7 +277,7 @@ class WorkersPool:
         )
         self._threads = SharedThreads(app.threads, partial(link.send, "threads"))
         self._listen()
-        app.upstreams.on_replaced = self._attach
+        app.upstreams.on_replaced.append(self._attach)
         self._attach()
         _repeat(self._flush)
 

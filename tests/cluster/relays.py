@@ -106,8 +106,10 @@ async def ask_all(
     return statuses
 
 
-async def ask_once(running: Running, key: str) -> tuple[int, dict[bytes, bytes], bytes]:
-    """One request: status, header fields and body."""
+async def ask_once(
+    running: Running, key: str, *, fields: str = ""
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """One request, with these field lines: status, header fields and body."""
     async with connected(running.port) as (reader, writer):
-        writer.write(request(key))
+        writer.write(request(key, fields=fields))
         return await read_answer(reader)

@@ -287,6 +287,25 @@ async def test_upstreams_share_their_own_limits(
     assert set(statuses) == {200, 503}
 
 
+async def test_a_cooldown_reaches_the_workers_of_all_relays(
+    fleet: Fleet, postgres: Postgres, database: str
+) -> None:
+    [key] = fleet.new_keys("forty")
+    [other] = fleet.new_keys("hourly")
+    with all_serving(fleet.spread(postgres.url(database), 2, workers=2)) as relays:
+        script = "x-simulate: fault=status;status=429;retry-after=600\r\n"
+        status, _, _ = await ask_once(relays[0], key, fields=script)
+        assert status == 429
+        for running in relays:
+            refused = 0
+            async with asyncio.timeout(10):
+                while refused < 12:  # in a row: each process gets some of the connections
+                    status, fields, _ = await ask_once(running, key)
+                    refused = refused + 1 if status == 503 else 0
+            assert 500 < int(fields[b"retry-after"]) <= 600
+            assert (await ask_once(running, other))[0] == 200  # another account
+
+
 async def test_a_new_relay_has_what_the_others_have(
     fleet: Fleet, postgres: Postgres, database: str
 ) -> None:

@@ -18,10 +18,10 @@ def bound(bindings: Bindings, now: float) -> bool:
 
 def test_a_binding_expires_unless_a_request_renews_it() -> None:
     bindings = Bindings(KEEP)
-    bindings.hold("c", b"k", "up", "anthropic", 0.0)
+    bindings.hold(("c", b"k"), "up", "anthropic", 0.0)
     assert bound(bindings, 299.0)
     assert not bound(bindings, 300.0)
-    bindings.hold("c", b"k", "up", "anthropic", 299.0)
+    bindings.hold(("c", b"k"), "up", "anthropic", 299.0)
     found = bindings.find("c", b"k", 598.0)
     assert found is not None
     assert (found.upstream, found.family) == ("up", "anthropic")
@@ -30,32 +30,32 @@ def test_a_binding_expires_unless_a_request_renews_it() -> None:
 
 def test_the_one_hour_cache_binds_a_conversation_for_an_hour() -> None:
     bindings = Bindings(KEEP)
-    bindings.hold("c", b"k", "up", "anthropic", 0.0, long=True)
+    bindings.hold(("c", b"k"), "up", "anthropic", 0.0, long=True)
     assert bound(bindings, 3599.0)
     assert not bound(bindings, 3600.0)
 
 
 def test_another_duration_applies_from_the_next_request_on() -> None:
     bindings = Bindings(10.0)
-    bindings.hold("c", b"k", "up", "x", 0.0)
+    bindings.hold(("c", b"k"), "up", "x", 0.0)
     bindings.keep_for(30.0)
     assert bindings.counts(9.0) == {"up": 1}
     assert bindings.counts(10.0) == {}
-    bindings.hold("c", b"k", "up", "x", 10.0)
+    bindings.hold(("c", b"k"), "up", "x", 10.0)
     assert bindings.counts(39.0) == {"up": 1}
     assert bindings.counts(40.0) == {}
 
 
 def test_a_conversation_belongs_to_one_caller() -> None:
     bindings = Bindings(KEEP)
-    bindings.hold("a", b"k", "up", "anthropic", 0.0)
+    bindings.hold(("a", b"k"), "up", "anthropic", 0.0)
     assert bindings.find("b", b"k", 0.0) is None
 
 
 def test_a_conversation_with_two_families_stays_mixed() -> None:
     bindings = Bindings(KEEP)
     for family, mixed in [("x", False), ("x", False), ("y", True), ("y", True), ("x", True)]:
-        bindings.hold("c", b"k", "up", family, 0.0)
+        bindings.hold(("c", b"k"), "up", family, 0.0)
         found = bindings.find("c", b"k", 0.0)
         assert found is not None
         assert found.mixed is mixed
@@ -64,9 +64,9 @@ def test_a_conversation_with_two_families_stays_mixed() -> None:
 def test_the_family_outlives_the_binding_by_an_hour() -> None:
     for now, mixed in [(KEEP + LONG - 1, True), (KEEP + LONG, False)]:
         bindings = Bindings(KEEP)
-        bindings.hold("c", b"k", "up", "x", 0.0)
+        bindings.hold(("c", b"k"), "up", "x", 0.0)
         assert (bindings.find("c", b"k", now) is not None) is mixed
-        bindings.hold("c", b"k", "other", "y", now)
+        bindings.hold(("c", b"k"), "other", "y", now)
         found = bindings.find("c", b"k", now)
         assert found is not None
         assert found.mixed is mixed
@@ -75,7 +75,7 @@ def test_the_family_outlives_the_binding_by_an_hour() -> None:
 def test_the_least_recently_held_conversation_is_evicted_first() -> None:
     bindings = Bindings(KEEP, capacity=2)
     for key in (b"a", b"b", b"a", b"c"):
-        bindings.hold("c", key, "up", "x", 0.0)
+        bindings.hold(("c", key), "up", "x", 0.0)
     assert [bindings.find("c", key, 0.0) is not None for key in (b"a", b"b", b"c")] == [1, 0, 1]
     assert bindings.counts(0.0) == {"up": 2}
 
@@ -83,7 +83,7 @@ def test_the_least_recently_held_conversation_is_evicted_first() -> None:
 def test_sweeps_remove_every_expired_conversation_in_small_steps() -> None:
     bindings = Bindings(KEEP)
     for number in range(10):
-        bindings.hold("c", b"%d" % number, "up", "x", 0.0)
+        bindings.hold(("c", b"%d" % number), "up", "x", 0.0)
     sizes = []
     for _ in range(4):
         bindings.sweep(KEEP + LONG, limit=4)
@@ -94,7 +94,7 @@ def test_sweeps_remove_every_expired_conversation_in_small_steps() -> None:
 def test_the_repr_counts_the_bindings_of_each_upstream() -> None:
     bindings = Bindings(KEEP, capacity=9)
     assert repr(bindings) == "<Bindings 0 of at most 9: none bound>"
-    bindings.hold("c", b"k", "up", "x", 0.0)
+    bindings.hold(("c", b"k"), "up", "x", 0.0)
     assert repr(bindings) == "<Bindings 1 of at most 9: 1 with up>"
 
 
@@ -122,7 +122,7 @@ class SessionsAgainstModel(RuleBasedStateMachine):
 
     @rule(name=NAMES, upstream=UPSTREAMS, family=st.sampled_from("xy"), long=st.booleans())
     def hold(self, name: tuple[str, bytes], upstream: str, family: str, long: bool) -> None:
-        self.bindings.hold(*name, upstream, family, self.now, long)
+        self.bindings.hold(name, upstream, family, self.now, long)
         previous = self.known.pop(name, None)
         if previous is None and len(self.known) == CAPACITY:
             del self.known[next(iter(self.known))]

@@ -19,7 +19,7 @@ class Process:
         self.shared = SharedBindings(self.bindings, self.rows.extend, lambda: sticky)
 
     def hold(self, now: float, upstream: str = "a", key: bytes = KEY) -> None:
-        self.bindings.hold("k", key, upstream, "anthropic", now)
+        self.bindings.hold(("k", key), upstream, "anthropic", now)
 
 
 async def turns(one: Process, other: Process, *, seconds: int, every: int) -> int:
@@ -71,7 +71,7 @@ async def test_without_stickiness_only_the_family_is_kept() -> None:
 
 async def test_a_shorter_binding_is_sent_at_once() -> None:
     one = Process()
-    one.bindings.hold("k", KEY, "a", "anthropic", 1000.0, long=True)
+    one.bindings.hold(("k", KEY), "a", "anthropic", 1000.0, long=True)
     one.hold(1001.0)
     await asyncio.sleep(0)
     assert [row[5] for row in one.rows] == [4600.0, 1301.0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relay.pool.health import Health
 from relay.pool.health_state import apply, captured, received
-from relay.pool.outages import Level
+from relay.pool.outages import Level, Outage
 from relay.pool.sharing import OwnersHealth, WorkersHealth
 from relay.pool.vendor_errors import Scope, Verdict
 from tests.pool.test_health import BROKEN, NOW, M, N
@@ -138,6 +138,11 @@ OWNERS: list[Step] = [
     lambda health, now: health.probe_failed("a probe: 503", now),
     lambda health, now: health.probe_later(now),
     lambda health, now: health.end_quota_outage(now),
+    lambda health, now: health.adopt("", Scope.MODEL, Outage("429", now, now + 9, True), M),
+    lambda health, now: health.adopt("ann", Scope.ACCOUNT, Outage("401", now, now + 9, False), M),
+    lambda health, now: health.adopt(
+        "", Scope.FAILURE, Outage("503", now, now + 9, False, failing=True), N
+    ),
 ]
 
 

@@ -185,7 +185,10 @@ class Player:
         if routing.conversation is not None:
             family = target.upstream.vendor.thinking
             self._bindings.hold(
-                routing.caller, routing.conversation, target.upstream.name, family, self._clock.now
+                (routing.caller, routing.conversation),
+                target.upstream.name,
+                family,
+                self._clock.now,
             )
 
     async def _on_end(self, name: str) -> None:

@@ -16,7 +16,7 @@ def found(made: Cluster, now: float, key: bytes = KEY) -> list[tuple[str, bool] 
 
 
 def hold(process: Process, upstream: str, now: float, key: bytes = KEY) -> None:
-    process.bindings.hold("k", key, upstream, "anthropic", now)
+    process.bindings.hold(("k", key), upstream, "anthropic", now)
 
 
 async def test_a_binding_is_found_in_all_processes() -> None:

@@ -75,7 +75,7 @@ async def act(visit: Visit) -> Response:
         answer = visit.redirect("/admin/upstreams", done="upstream_resume")
     else:
         before = health.describe("", visit.parts.operations().upstreams.now())
-        health.clear()
+        upstream.clear()
         await note(visit, "upstream.clear", upstream.name, {"outage": before}, {"outage": ""})
         answer = visit.redirect("/admin/upstreams", done="upstream_clear")
     visit.parts.operations().upstreams.wake()
