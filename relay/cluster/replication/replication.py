@@ -136,12 +136,14 @@ class Replication:
             StoreError: SQLite failed.
         """
         async with self._lock:
-            if not self._is_sure:
+            is_sure, self._is_sure = self._is_sure, False  # a call that fails may be an outage
+            if not is_sure:
                 await self._find_mark()
             has_sent = has_read = True
             while has_sent or has_read:  # by turns, so that neither waits for all of the other
                 has_sent = await self._send()
                 has_read = await self._read()
+            self._is_sure = True
 
     # --- the beginning ---
 
@@ -159,6 +161,7 @@ class Replication:
         self._applier = Applier(self._tables)
         try:
             await self._find_mark()
+            self._is_sure = True
         except EngineAwayError:
             _log.warning("rows are not shared for now: %s", self._link.reason)
 
@@ -176,7 +179,6 @@ class Replication:
         if state == "lost":
             _log.error("PostgreSQL has lost rows: all are sent once more")
             await self._database.write(joining.note_all)
-        self._is_sure = True
 
     # --- the two directions ---
 
@@ -185,7 +187,6 @@ class Replication:
         batch = await self._database.run(partial(outbox.take, tables=self._tables, node=self._node))
         if batch is None:
             return False
-        self._is_sure = False
         seq = await self._link.call(
             partial(calls.share, node=self._node, batch=batch, adds_only=self._adds_only)
         )
@@ -195,7 +196,6 @@ class Replication:
         await self._database.write(
             partial(outbox.note_sent, tables=self._tables, upto=batch.upto, seq=seq)
         )
-        self._is_sure = True
         self._figures.sent += batch.number
         return True
 
@@ -209,7 +209,7 @@ class Replication:
                 adds_only=self._adds_only,
             )
         )
-        if page.upto == self._seen:
+        if page.upto <= self._seen:  # below: PostgreSQL has lost rows, which the poll finds out
             return False
         found = await self._database.run(lambda _: parse(page.rows))
         steps = [found[at : at + _STEP_ROWS] for at in range(0, len(found), _STEP_ROWS)]
