@@ -109,9 +109,11 @@ class Link:
             timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _break, connection)
             await check(connection, known_migrations())
             await _check_writable(connection)
-        except (psycopg.Error, SchemaError) as error:
+        except BaseException as error:
             if connection is not None:
                 await connection.close()
+            if not isinstance(error, psycopg.Error | SchemaError):  # such as a cancellation
+                raise
             await self._lost(error)
             if isinstance(error, SchemaError):
                 raise
