@@ -56,6 +56,11 @@ def of_replication(figures: "ReplicationFigures") -> list[Family]:
         counter("relay_shared_rows_sent", "Rows sent to other relays.", figures.sent),
         counter("relay_shared_rows_received", "Rows of other relays.", figures.received),
         gauge("relay_shared_rows_unsent", "Changes that wait to be sent.", figures.unsent),
+        gauge(
+            "relay_shared_rows_waiting_seconds",
+            "Time since no change waited to be sent.",
+            figures.waiting_for,
+        ),
         gauge("relay_shared_rows_behind", "Rows of others that are not here yet.", figures.behind),
         gauge("relay_shared_rows_held", "Rows of others that contradict rows here.", figures.held),
     ]

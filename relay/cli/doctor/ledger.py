@@ -11,6 +11,7 @@ from relay import config
 from relay.cli.doctor.findings import Finding, fault, passed, warning
 
 _SLOW_SECONDS = 0.5
+_MANY_CHANGES = 1_000
 _WHAT = "ledger"
 
 
@@ -18,6 +19,7 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
     """Reach it, and show its state."""
     if not settings.ledger.url:
         return
+    yield from _waiting(settings)
     try:
         url = settings.ledger.resolved_url()
     except ValueError as error:
@@ -61,3 +63,35 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
             f"node {node} is silent, and nobody may do what it had begun: {', '.join(acts)}",
             f"start it again; if it is gone for good: relay ledger forget {node}",
         )
+
+
+def _waiting(settings: config.Settings) -> Iterator[Finding]:
+    """The changes of this relay that no other one has."""
+    from relay.store.database import Database, StoreError, migrations, schema_of
+    from relay.store.replication import outbox
+
+    path = settings.database.path
+
+    async def count() -> int:
+        database = await Database.open(path)
+        try:
+            found = await database.select(outbox.UNSENT, latest=False)
+            return int(found[0][0]) if found else 0
+        finally:
+            await database.close()
+
+    try:
+        if schema_of(path) != len(migrations()):  # a relay of this version has yet to start
+            return
+        unsent = asyncio.run(count())
+    except StoreError as error:
+        yield fault(_WHAT, str(error), "see `relay database status`")
+        return
+    if unsent > _MANY_CHANGES:
+        yield warning(
+            _WHAT,
+            f"{unsent:,} changes wait to be shared: no other relay has them",
+            "start this relay and PostgreSQL; relay_shared_rows_waiting_seconds says since when",
+        )
+    else:
+        yield passed(_WHAT, f"{unsent:,} changes wait to be shared")

@@ -38,6 +38,7 @@ _ANSWER_SECONDS: Final = 5.0  # a batch may have megabytes
 _CLOSE_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 1.0
 _NO_ADDRESSES: Final[Mapping[str, str]] = {}
+_WARN_FROM: Final = (10_000, 100_000, 1_000_000, 10_000_000)  # changes that wait
 _STEP_ROWS: Final = 100  # in one transaction: some milliseconds, for which the journal waits
 
 
@@ -48,6 +49,7 @@ class ReplicationFigures:
     sent: int = 0  # rows
     received: int = 0  # rows
     unsent: int = 0  # changes that wait
+    waiting_for: float = 0.0  # seconds since nothing waited
     held: int = 0  # rows of others that a constraint refuses
     behind: int = 0  # rows of others that were not read at the last look
     away_for: float = 0.0  # seconds since PostgreSQL was lost; 0: it is there
@@ -68,6 +70,8 @@ class Replication:
         self._is_sure = False  # whether it is known how far PostgreSQL has the outbox
         self._figures = ReplicationFigures()
         self._failure = ""
+        self._waiting_since: float | None = None  # monotonic seconds; None: nothing waits
+        self._warned = 0  # how many of the thresholds were passed
         self._is_closed = False
         self._polled = self._tidied = time.monotonic()
         self._task: asyncio.Task[None] | None = None
@@ -122,19 +126,34 @@ class Replication:
 
     async def figures(self) -> ReplicationFigures:
         """The state at this moment. Raises StoreError: SQLite failed."""
-        rows = await self._database.select(
-            """SELECT (SELECT count(*) FROM outbox WHERE sent IS NULL),
-                   (SELECT count(*) FROM held_row)""",
-            latest=False,
-        )
-        self._figures.unsent, self._figures.held = rows[0]
+        [(unsent,)] = await self._database.select(outbox.UNSENT, latest=False)
+        [(held,)] = await self._database.select("SELECT count(*) FROM held_row", latest=False)
+        self._figures.unsent, self._figures.held = unsent, held
+        if not unsent:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        self._warn_of_waiting(unsent)
         return self.view()
+
+    def _warn_of_waiting(self, unsent: int) -> None:
+        passed = sum(unsent >= one for one in _WARN_FROM)
+        if passed > self._warned:
+            _log.warning(
+                "%d changes wait to be shared: no other relay has them, and if this one's disk is "
+                "lost, so are they",
+                unsent,
+            )
+        if passed > self._warned or not unsent:
+            self._warned = passed
 
     def view(self) -> ReplicationFigures:
         """The state at the last look, which is a second old at most while PostgreSQL answers."""
-        down_since = self._link.down_since
-        self._figures.away_for = 0.0 if down_since is None else time.monotonic() - down_since
-        return self._figures
+        figures, now = self._figures, time.monotonic()
+        down_since, waiting_since = self._link.down_since, self._waiting_since
+        figures.away_for = 0.0 if down_since is None else now - down_since
+        figures.waiting_for = 0.0 if waiting_since is None else now - waiting_since
+        return figures
 
     async def sync(self) -> None:
         """Send all changes of this moment, and read all of the others.
@@ -145,12 +164,14 @@ class Replication:
             StoreError: SQLite failed.
         """
         async with self._lock:
-            if not self._is_sure:
+            is_sure, self._is_sure = self._is_sure, False  # a call that fails may be an outage
+            if not is_sure:
                 await self._find_mark()
             has_sent = has_read = True
             while has_sent or has_read:  # by turns, so that neither waits for all of the other
                 has_sent = await self._send()
                 has_read = await self._read()
+            self._is_sure = True
 
     # --- the beginning ---
 
@@ -169,6 +190,7 @@ class Replication:
         try:
             await self._find_mark()
             await bring(self._database, self._link, self._node, addresses)
+            self._is_sure = True
         except EngineAwayError:
             if await self._database.run(use.next_batch) is not None:
                 raise
@@ -188,16 +210,16 @@ class Replication:
         if state == "lost":
             _log.error("PostgreSQL has lost rows: all are sent once more")
             await self._database.write(joining.note_all)
-        self._is_sure = True
 
     # --- the two directions ---
 
     async def _send(self) -> bool:
         """Send a batch; whether there was one."""
+        if await self._database.run(outbox.has_unnoted):
+            await self._database.write(outbox.note_requests)
         batch = await self._database.run(partial(outbox.take, tables=self._tables, node=self._node))
         if batch is None:
             return False
-        self._is_sure = False
         seq = await self._link.call(
             partial(calls.share, node=self._node, batch=batch, adds_only=self._adds_only)
         )
@@ -207,7 +229,6 @@ class Replication:
         await self._database.write(
             partial(outbox.note_sent, tables=self._tables, upto=batch.upto, seq=seq)
         )
-        self._is_sure = True
         self._figures.sent += batch.number
         return True
 
@@ -221,7 +242,7 @@ class Replication:
                 adds_only=self._adds_only,
             )
         )
-        if page.upto == self._seen:
+        if page.upto <= self._seen:  # below: PostgreSQL has lost rows, which the poll finds out
             return False
         found = await self._database.run(lambda _: parse(page.rows))
         steps = [found[at : at + _STEP_ROWS] for at in range(0, len(found), _STEP_ROWS)]
@@ -251,6 +272,8 @@ class Replication:
                 await self._hear()
             except EngineAwayError as error:
                 self._fail(f"PostgreSQL is away: {error}")
+                with contextlib.suppress(StoreError):
+                    await self.figures()
             except (EngineRefusalError, SchemaError, StoreError) as error:
                 self._fail(str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -284,10 +307,8 @@ class Replication:
         while not self._is_closed:
             if await self._is_notified() or time.monotonic() - self._polled >= _POLL_SECONDS:
                 return
-            found = await self._database.select(
-                "SELECT EXISTS (SELECT 1 FROM outbox WHERE sent IS NULL)", latest=False
-            )
-            if found[0][0]:
+            [(unsent,)] = await self._database.select(outbox.UNSENT, latest=False)
+            if unsent:
                 return
 
     async def _is_notified(self) -> bool:

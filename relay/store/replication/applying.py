@@ -159,15 +159,24 @@ class Applier:
     def _add_requests(self, connection: sqlite3.Connection, rows: Sequence[Incoming]) -> None:
         """Add requests that other nodes served, in the order in which they came."""
         table = next(it for it in self._tables.values() if it.sharing == "requests")
+        if not rows:
+            return
         received = dict(connection.execute("SELECT node, entry FROM usage_received"))
+        here = _unnoted_by_id(connection, rows)
+        last = _last_number(connection)
         new: dict[str, int] = {}
         for row in rows:
             node, entry = msgspec.json.decode(row.pk, type=tuple[str, int])
             if row.image is None or entry <= received.get(node, 0):
                 continue
             received[node] = new[node] = entry
+            values = decode_row(table, row.image)
+            if values["id"] in here:
+                number = here[values["id"]]
+                connection.execute("INSERT INTO usage_foreign VALUES (?, ?)", (number, number))
+                continue
             try:
-                _insert(connection, table, decode_row(table, row.image))
+                _insert(connection, table, values)
             except sqlite3.IntegrityError as error:  # it was checked where it was made
                 _log.error("a request of %s was dropped: %s", node, error)
         connection.executemany(
@@ -175,6 +184,8 @@ class Applier:
             " ON CONFLICT DO UPDATE SET entry = excluded.entry",
             list(new.items()),
         )
+
+        _note_foreign(connection, last)
 
     def _retry_held(self, connection: sqlite3.Connection) -> None:
         held = connection.execute(
@@ -209,6 +220,32 @@ class Applier:
     def _is_there(self, connection: sqlite3.Connection, one: Reference, value: Any) -> bool:
         query = f"SELECT 1 FROM {one.parent} WHERE {one.key} = ?"  # noqa: S608
         return connection.execute(query, (value,)).fetchone() is not None
+
+
+def _unnoted_by_id(connection: sqlite3.Connection, rows: Sequence[Incoming]) -> dict[str, int]:
+    """The numbers of this node's requests that were not noted, if its own rows come back: after a
+    backup was put back, they were noted and shared by the process before."""
+    [(node,)] = connection.execute("SELECT node FROM replica").fetchall()
+    if all(row.node != node for row in rows):
+        return {}
+    return dict(
+        connection.execute(
+            "SELECT id, number FROM usage WHERE number > (SELECT noted FROM replica)"
+        )
+    )
+
+
+def _last_number(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(number), 0) FROM usage").fetchone()[0])
+
+
+def _note_foreign(connection: sqlite3.Connection, before: int) -> None:
+    """The requests with numbers above `before` are not this node's."""
+    last = _last_number(connection)
+    if last > before:
+        found = connection.execute("UPDATE replica SET noted = ?1 WHERE noted = ?2", (last, before))
+        if not found.rowcount:
+            connection.execute("INSERT INTO usage_foreign VALUES (?, ?)", (before + 1, last))
 
 
 def _is_repeated(error: sqlite3.IntegrityError) -> bool:

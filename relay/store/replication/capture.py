@@ -2,7 +2,8 @@
 
 Decides which changes are noted: all that this node makes, by whichever program, and none that
 comes from other nodes. A change of columns is noted with these columns, so that two nodes that
-change different ones at once lose neither. Must not know when the outbox is read.
+change different ones at once lose neither. Requests have no trigger, since there are so many: they
+are noted by their numbers when they are sent. Must not know when the outbox is read.
 """
 
 import sqlite3
@@ -16,10 +17,18 @@ _IS_OWN = "NOT EXISTS (SELECT 1 FROM replica WHERE is_applying)"
 
 def install(connection: sqlite3.Connection, tables: dict[str, Table]) -> None:
     """Make the triggers as this program has them, within a transaction."""
+    has_noted = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ?"
+    if connection.execute(has_noted, (f"{_PREFIX}usage_insert",)).fetchone() is not None:
+        note_all_numbers(connection)  # an earlier program has noted each of them
     remove(connection)
     for table in tables.values():
         for statement in _triggers(table):
             connection.execute(statement)
+
+
+def note_all_numbers(connection: sqlite3.Connection) -> None:
+    """All present requests are noted, within a transaction."""
+    connection.execute("UPDATE replica SET noted = (SELECT coalesce(max(number), 0) FROM usage)")
 
 
 def remove(connection: sqlite3.Connection) -> None:
@@ -42,6 +51,8 @@ def key_sql(table: Table, row: str) -> str:
 
 
 def _triggers(table: Table) -> Iterator[str]:
+    if table.sharing == "requests":
+        return
     name, new, old = table.name, key_sql(table, "NEW"), key_sql(table, "OLD")
     yield f"""CREATE TRIGGER {_PREFIX}{name}_insert AFTER INSERT ON {name} WHEN {_IS_OWN} BEGIN
         INSERT INTO outbox (tbl, pk, op) VALUES ('{name}', {new}, 'insert'); END"""  # noqa: S608

@@ -114,6 +114,7 @@ def join(
                 if table.sharing == "entries":
                     _renumber(connection, table, number)
                 _note_all(connection, table)
+            capture.note_all_numbers(connection)
             conflicts = [] if again else list(_differing(connection, tables))
             # The others' rows come over this node's equal ones, which need not be sent then.
             connection.execute(

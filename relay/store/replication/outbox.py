@@ -2,7 +2,9 @@
 
 Decides which of them travel together and as what: of several changes of one row, the row as it is
 now goes once. A change that was shared stays noted until this node has read past it, so that an
-older image of the row from another node does not undo it here. Must not know how changes travel.
+older image of the row from another node does not undo it here. Requests come into the outbox only
+when it is their turn, some hundred at a time: it does not grow with them while none are sent. Must
+not know how changes travel.
 """
 
 import sqlite3
@@ -17,6 +19,26 @@ _encode: Final = msgspec.json.Encoder().encode
 
 MAX_ENTRIES: Final = 500
 _MAX_OCTETS: Final = 1_000_000  # of images in a batch, unless one row alone has more
+
+
+_UNNOTED: Final = """SELECT coalesce((SELECT max(number) FROM usage), 0) > noted,
+    (SELECT count(*) FROM (SELECT 1 FROM outbox WHERE sent IS NULL LIMIT ?)) FROM replica"""
+_NEXT_NUMBER: Final = """SELECT max(number) FROM (SELECT number FROM usage
+    WHERE number > (SELECT noted FROM replica) ORDER BY number LIMIT ?)"""
+_NOTE_REQUESTS: Final = """INSERT INTO outbox (tbl, pk, op)
+    SELECT 'usage', json_array(number), 'insert' FROM usage
+    WHERE number > (SELECT noted FROM replica) AND number <= ?
+        AND number > coalesce((SELECT last FROM usage_foreign WHERE first <= number
+            ORDER BY first DESC LIMIT 1), 0)
+    ORDER BY number"""
+# The number of changes and requests that were not shared, about; no row: the database is no node's.
+# Entries are counted by their ids, which is quick.
+UNSENT: Final = """SELECT
+    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox')
+        - (SELECT id FROM outbox WHERE sent IS NULL ORDER BY id LIMIT 1) + 1, 0)
+    + max(0, coalesce((SELECT max(number) FROM usage), 0) - noted
+        - (SELECT coalesce(sum(last - max(first - 1, noted)), 0) FROM usage_foreign))
+    FROM replica"""
 
 
 class Outgoing(NamedTuple):
@@ -114,16 +136,25 @@ def note_sent(
     connection.execute("UPDATE outbox SET sent = ? WHERE id <= ? AND sent IS NULL", (seq, upto))
 
 
+def has_unnoted(connection: sqlite3.Connection) -> bool:
+    """Whether there are requests to be noted, and room for them."""
+    [(has_new, waiting)] = connection.execute(_UNNOTED, (MAX_ENTRIES,)).fetchall()
+    return bool(has_new) and int(waiting) < MAX_ENTRIES
+
+
+def note_requests(connection: sqlite3.Connection) -> None:
+    """Note the next requests that this node has served, within a transaction."""
+    [(upto,)] = connection.execute(_NEXT_NUMBER, (MAX_ENTRIES,)).fetchall()
+    if upto is not None:
+        connection.execute(_NOTE_REQUESTS, (upto,))
+        connection.execute("UPDATE replica SET noted = ?", (upto,))
+        connection.execute("DELETE FROM usage_foreign WHERE last <= ?", (upto,))
+
+
 def last_entry(connection: sqlite3.Connection) -> int:
     """The id of the last entry that there ever was."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
     return 0 if row is None else int(row[0])
-
-
-def unsent(connection: sqlite3.Connection) -> int:
-    """The number of entries that were not shared."""
-    row = connection.execute("SELECT count(*) FROM outbox WHERE sent IS NULL").fetchone()
-    return int(row[0])
 
 
 def unsent_by_table(connection: sqlite3.Connection) -> dict[str, int]:

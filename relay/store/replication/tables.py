@@ -66,5 +66,6 @@ LOCAL: Final[dict[str, str]] = {
     "replica": "this node's own name, number and position",
     "outbox": "this node's changes on their way to the others",
     "held_row": "rows of others that this node cannot take yet",
+    "usage_foreign": "which of this node's `usage` other nodes have served",
     "usage_received": "how far this node has counted the requests of others",
 }

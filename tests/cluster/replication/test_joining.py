@@ -70,9 +70,7 @@ async def test_rows_that_contradict_refuse_a_join(url: str, tmp_path: Path, stat
         with pytest.raises(JoinError, match=f"both it and the cluster have {statement} "):
             await Replication.open(database, url, "b")
         assert await database.select("SELECT * FROM users") == before
-        assert (
-            await database.select("SELECT * FROM replica UNION ALL SELECT *, 1 FROM outbox") == []
-        )
+        assert await database.select("SELECT 1 FROM replica UNION ALL SELECT 1 FROM outbox") == []
         await database.close()
         await a.sync()
         assert len(await a.rows("SELECT 1 FROM users")) == 1
