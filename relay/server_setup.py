@@ -92,7 +92,7 @@ def new_metering(storage: Storage) -> Metering:
     if storage.node is not None:
         from relay.gateway.leased_admissions import LeasedAdmissions
 
-        metering.leases = metering.elsewhere = LeasedAdmissions(metering, storage.ledger)
+        metering.leases = metering.admissions = LeasedAdmissions(metering, storage.ledger)
     return metering
 
 

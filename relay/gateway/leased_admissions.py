@@ -58,7 +58,7 @@ class LeasedAdmissions:
 
     @property
     def admits_again(self) -> bool:
-        """See `Elsewhere`."""
+        """See `Admissions`."""
         return True
 
     async def check(

@@ -38,7 +38,7 @@ _MAX_ROUNDS: Final = 10
 _LONG_CONTEXT: Final = 1_000_000
 
 
-class Elsewhere(Protocol):
+class Admissions(Protocol):
     """Admits requests where another process has a say, as `Metering` does where none has.
 
     `admits_again`: a request whose plan changes while it waits is admitted under the new one.
@@ -83,7 +83,7 @@ class Metering:
         self._journal = journal
         # Admits requests where other processes share the ledger (relay.workers), or where one has
         # it and the journal (relay.handover).
-        self.elsewhere: Elsewhere | None = None
+        self.admissions: Admissions | None = None
         self.leases: Leases | None = None  # None: the ledger is this relay's own
 
     def enter(self, ctx: RequestContext, caller: LiveKey) -> KeyState:

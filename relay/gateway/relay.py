@@ -105,10 +105,10 @@ class Relay:
         keep_alive: KeepAlive | None = None
         answer: Answer | None = None
         try:  # whatever fails from here on gives the reservation back
-            if (elsewhere := self._metering.elsewhere) is None:  # 6
+            if (admissions := self._metering.admissions) is None:  # 6
                 tokens = self._metering.admit(ctx, caller, quota.plan, inbound, features).tokens
             else:
-                tokens = (await elsewhere.admit(ctx, caller, quota.plan, inbound, features)).tokens
+                tokens = (await admissions.admit(ctx, caller, quota.plan, inbound, features)).tokens
             routing = self._routing(caller, route, inbound, tokens)
             if inbound.stream and not inbound.counting:
                 keep_alive = KeepAlive(ctx, self._deadlines, ctx.catalog.pool)
@@ -150,10 +150,10 @@ class Relay:
     ) -> None:
         """Refuse a caller whose next request cannot be admitted. Raises RelayError: 429 or 402."""
         metering = self._metering
-        if (elsewhere := metering.elsewhere) is None:
+        if (admissions := metering.admissions) is None:
             metering.check(ctx, caller, plan, counting=dialect.counting)
         else:
-            await elsewhere.check(ctx, caller, plan, counting=dialect.counting)
+            await admissions.check(ctx, caller, plan, counting=dialect.counting)
 
     def _routing(
         self, caller: LiveKey, route: Route, inbound: InboundRequest, tokens: int
@@ -183,16 +183,16 @@ class Relay:
             # Whatever the plan: it may change again meanwhile.
             features = await in_turns(caller.key_id, partial(features_of, ctx, inbound))
             caller, quota = self._identify(ctx)
-        elsewhere = self._metering.elsewhere
-        if elsewhere is not None and not elsewhere.admits_again:  # its admission stands
+        admissions = self._metering.admissions
+        if admissions is not None and not admissions.admits_again:  # its admission stands
             return
         admission = ctx.admission
         if not admission.refund():  # it has an answer to pay for already
             return
-        if elsewhere is None:
+        if admissions is None:
             self._metering.admit(ctx, caller, quota.plan, inbound, features)
         else:
-            await elsewhere.admit(ctx, caller, quota.plan, inbound, features)
+            await admissions.admit(ctx, caller, quota.plan, inbound, features)
 
     async def _recall(
         self, ctx: RequestContext, routing: RoutingRequest, inbound: InboundRequest

@@ -15,7 +15,7 @@ from relay.errors import OVERLOADED, Kind, RelayError
 from relay.gateway.admission import UNMETERED, UNWRITTEN, Admission, MeteredAdmission
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
-from relay.gateway.metering import Elsewhere, Metering
+from relay.gateway.metering import Admissions, Metering
 from relay.net.runner import Waiter
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.held import HeldQuota
@@ -77,7 +77,7 @@ class Borrower:
         self._ended: list[tuple[Settlement, Charge | None]] = []
         self._closed: list[tuple[HeldQuota, Use]] = []
         self._numbers = 0
-        self._before: Elsewhere | None = None
+        self._before: Admissions | None = None
         self._asked: dict[int, tuple[Waiter[list[Any]], AdmissionRow]] = {}
         self._decided = False  # which process serves
         self._waiting: list[Waiter[None]] = []
@@ -86,7 +86,7 @@ class Borrower:
         """From now on this process neither admits nor writes."""
         self._ledger.on_close = self._on_close
         self._journal.on_end = self._on_end
-        self._before, self._metering.elsewhere = self._metering.elsewhere, self
+        self._before, self._metering.admissions = self._metering.admissions, self
 
     def note_state(self) -> None:
         """The ledger's state is about to be sent: it has all that has closed until now."""
@@ -97,7 +97,7 @@ class Borrower:
         await self._journal.resume()
         self._ledger.on_close = None
         self._journal.on_end = None
-        self._metering.elsewhere = self._before
+        self._metering.admissions = self._before
         for ended in self._ended:
             self._journal.settle(*ended)
         self._decide()
@@ -142,7 +142,7 @@ class Borrower:
 
     @property
     def admits_again(self) -> bool:
-        """See `Elsewhere`: its first admission stands."""
+        """See `Admissions`: its first admission stands."""
         return False
 
     async def check(
@@ -171,10 +171,10 @@ class Borrower:
         if inbound.counting:
             return UNMETERED
         await self.decided()
-        if (elsewhere := self._metering.elsewhere) is not self:  # given back
-            if elsewhere is None:
+        if (admissions := self._metering.admissions) is not self:  # given back
+            if admissions is None:
                 return self._metering.admit(ctx, caller, plan, inbound, features)
-            return await elsewhere.admit(ctx, caller, plan, inbound, features)
+            return await admissions.admit(ctx, caller, plan, inbound, features)
         if not self._journal.healthy:
             raise RelayError(OVERLOADED, UNWRITTEN)
         admission = self._quotes.admit(ctx, caller, plan, inbound, features)

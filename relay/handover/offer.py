@@ -25,7 +25,7 @@ READY_SECONDS: Final = 10.0  # for the other process to be ready, once this one 
 _IDLE_SECONDS: Final = 5.0  # for a connection's last request
 
 
-class Beside(Protocol):
+class WorkerProcesses(Protocol):
     """Processes that serve beside this one, and admit by its ledger."""
 
     async def freeze(self) -> None:
@@ -45,11 +45,15 @@ class Offer:
     """The offer of one process. `left` is set once another one has its place."""
 
     def __init__(
-        self, app: App, lock: int, predecessors: list[Predecessor], beside: Beside | None = None
+        self,
+        app: App,
+        lock: int,
+        predecessors: list[Predecessor],
+        workers: WorkerProcesses | None = None,
     ) -> None:
         """`lock` is the database's; `predecessors` are older processes that still finish."""
         self._app = app
-        self._beside = beside
+        self._workers = workers
         self._lock = lock
         self._path = path_beside(app.settings.database.path)
         self._predecessors = predecessors
@@ -152,8 +156,8 @@ class Offer:
         app.server.retiring = True
         for _, listener in app.listeners.named:
             listener.pause()
-        if self._beside is not None:
-            await self._beside.freeze()
+        if self._workers is not None:
+            await self._workers.freeze()
         for one in self._predecessors:
             if not one.gone:
                 one.channel.pause()
@@ -185,8 +189,8 @@ class Offer:
             server.release_listeners()
         app.web.close()
         app.server.retire(_IDLE_SECONDS)
-        if self._beside is not None:
-            self._beside.retire(_IDLE_SECONDS)
+        if self._workers is not None:
+            self._workers.retire(_IDLE_SECONDS)
         app.stop_tasks()
         _log.warning("relay %s has taken over; requests in flight finish here", self.version)
 
@@ -232,8 +236,8 @@ class Offer:
         app.server.retiring = False
         for _, listener in app.listeners.named:
             listener.resume()
-        if self._beside is not None:
-            self._beside.thaw()
+        if self._workers is not None:
+            self._workers.thaw()
         self._fail(reason)
         with contextlib.suppress(StoreError):
             version = (await app.database.select("PRAGMA user_version"))[0][0]

@@ -16,7 +16,7 @@ from relay.errors import OVERLOADED, RelayError
 from relay.gateway.admission import Admission
 from relay.gateway.context import RequestContext
 from relay.gateway.dialect import InboundRequest
-from relay.gateway.metering import Elsewhere, Metering
+from relay.gateway.metering import Admissions, Metering
 from relay.gateway.remote_errors import by_value
 from relay.handover.borrow import Borrower
 from relay.quota.exceeded import QuotaExceeded
@@ -44,7 +44,7 @@ class OwnerAdmissions:
 
     @property
     def admits_again(self) -> bool:
-        """See `Elsewhere`."""
+        """See `Admissions`."""
         return True
 
     async def check(
@@ -67,7 +67,7 @@ class OwnerAdmissions:
                     return
             if counting or not await self.recall(caller.user_id):
                 break
-            if (other := self._elsewhere()) is not None:
+            if (other := self._other()) is not None:
                 await other.check(ctx, caller, plan, counting=counting)
                 return
         raise refusal
@@ -98,14 +98,14 @@ class OwnerAdmissions:
                     return await self._completed(admission)
             if not await self.recall(caller.user_id):
                 break
-            if (other := self._elsewhere()) is not None:
+            if (other := self._other()) is not None:
                 return await other.admit(ctx, caller, plan, inbound, features)
         raise refusal
 
-    def _elsewhere(self) -> Elsewhere | None:
+    def _other(self) -> Admissions | None:
         """The one that admits in place of this: the relay has begun to hand over meanwhile."""
-        elsewhere = self._metering.elsewhere
-        return None if elsewhere is self else elsewhere
+        other = self._metering.admissions
+        return None if other is self else other
 
     async def _completed(self, admission: Admission) -> Admission:
         if (leases := self._metering.leases) is not None:
@@ -144,7 +144,7 @@ class OwnerAdmissions:
                 task.cancel()
 
 
-class Desk:
+class AdmissionService:
     """Answers the questions of workers, in the owner."""
 
     def __init__(self, metering: Metering, admissions: OwnerAdmissions) -> None:
@@ -180,7 +180,7 @@ class Desk:
         refusal: RelayError | None = None
         for _ in range(_TRIES):
             try:
-                is_here = self._metering.elsewhere is self._admissions
+                is_here = self._metering.admissions is self._admissions
                 if lender.link.closed or not (is_here or wish.key.startswith(UPSTREAM)):
                     raise RelayError(OVERLOADED, GONE)
                 return lender.grant(wish)
@@ -233,12 +233,12 @@ class Desk:
         Returns the slot, or the refusal."""
         row = msgspec.convert(values, AdmissionRow)
         try:
-            elsewhere = self._metering.elsewhere
-            if isinstance(elsewhere, Borrower):
-                await elsewhere.decided()
-                elsewhere = self._metering.elsewhere
-            if isinstance(elsewhere, Borrower):
-                reservation = await elsewhere.admit_row(lender.plan(plan), row, wish)
+            other = self._metering.admissions
+            if isinstance(other, Borrower):
+                await other.decided()
+                other = self._metering.admissions
+            if isinstance(other, Borrower):
+                reservation = await other.admit_row(lender.plan(plan), row, wish)
                 number = lender.admitted(reservation, row)
             else:
                 number = await self._admit_here(lender, row, plan, wish)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from relay.app import App
-from relay.workers.admissions import Desk, OwnerAdmissions
+from relay.workers.admissions import AdmissionService, OwnerAdmissions
 from relay.workers.lending import Lender
 from relay.workers.link import Link
 from relay.workers.nursery import Nursery
@@ -78,7 +78,7 @@ class Workers:
         self._beat_due = 0.0
         self._journal_state: tuple[bool, str] = (True, "")
         self.admissions = OwnerAdmissions(app.metering, self.lenders)
-        self._desk = Desk(app.metering, self.admissions)
+        self._service = AdmissionService(app.metering, self.admissions)
 
     # --- messages ---
 
@@ -116,7 +116,7 @@ class Workers:
 
     async def start(self) -> None:
         """Start all, and wait until they serve; after some seconds the relay goes on without."""
-        self._app.metering.elsewhere = self.admissions
+        self._app.metering.admissions = self.admissions
         self._app.upstreams.recall = self.admissions.recall_limits
         self._app.ledger.call_back = self.admissions.recall
         for number in range(self.count):
@@ -186,7 +186,7 @@ class Workers:
 
     def _connect(self, worker: Worker) -> None:
         link = worker.link
-        self._desk.serve(worker.lender)
+        self._service.serve(worker.lender)
         for kind, handler in self._handlers:
             link.on(kind, _with_link(handler, link))
         for kind, answer in self._answers:

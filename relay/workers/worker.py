@@ -135,7 +135,7 @@ class WorkerApp(App):
         app.link, app.slots, app.ended = link, ledger, asyncio.Event()
         pool = app.upstreams
         app.admissions = WorkerAdmissions(app.metering, ledger, link, pool.wake, pool.give_up)
-        app.metering.elsewhere = app.admissions
+        app.metering.admissions = app.admissions
         app.connections = connections
         forward_as_worker(app, connections)
         share_changes_as_worker(app, link)

@@ -62,7 +62,7 @@ class WorkerAdmissions:
 
     @property
     def admits_again(self) -> bool:
-        """See `Elsewhere`."""
+        """See `Admissions`."""
         return True
 
     async def check(

@@ -9,27 +9,13 @@ from pathlib import Path
 
 from tests.durability.process import Running, data, relay, serving
 from tests.fakes.caller import connected, read_answer, request
+from tests.fakes.forty import FORTY
 from tests.workers.processes import ask
 
 # These tests count what the limits admit: the load of the machine is not to refuse anything.
 SETTINGS = """
 [server.limits]
 loop_lag = 0
-
-[[plan]]
-id = "forty"
-max_keys = 50
-limits = [{ requests = 40, per = "5h" }]
-
-[[plan]]
-id = "stacked"
-limits = [{ requests = 55, per = "5h" }, { requests = 40, per = "7d" }]
-
-[[plan]]
-id = "shared"
-enforce = "account"
-max_keys = 50
-limits = [{ requests = 40, per = "5h" }]
 
 [[plan]]
 id = "hourly"
@@ -54,7 +40,7 @@ class Fleet:
         self._root = root
         self.folders: list[Path] = []
         path = home / "relay.toml"
-        path.write_text(path.read_text() + SETTINGS)
+        path.write_text(path.read_text() + SETTINGS + FORTY)
 
     def new_keys(self, plan: str, count: int = 1, *, credit: str = "") -> list[str]:
         """The keys of a new account, with so many dollars."""

@@ -12,7 +12,7 @@ from relay.cluster.windows import SharedLimit
 from relay.quota.holdings import LEASE
 from relay.store.batch import read
 from relay.store.records import AdmissionRow
-from relay.workers.admissions import Desk, OwnerAdmissions
+from relay.workers.admissions import AdmissionService, OwnerAdmissions
 from relay.workers.lending import Lender
 from relay.workers.link import Link
 from relay.workers.link_journal import LinkJournal
@@ -43,8 +43,8 @@ class Worker:
         link.answer("recall", self._recall)
         self.lender = Lender(app, owners, lambda: 2)
         admissions = OwnerAdmissions(app.metering, lambda: [self.lender])
-        app.metering.elsewhere, app.ledger.call_back = admissions, admissions.recall
-        self._desk = Desk(app.metering, admissions)
+        app.metering.admissions, app.ledger.call_back = admissions, admissions.recall
+        self._service = AdmissionService(app.metering, admissions)
 
     async def _recall(self, account: str) -> None:
         if self.answers:
@@ -54,7 +54,7 @@ class Worker:
         """Get so many slots ahead of need."""
         slots = self.ledger.slots_of("usr_1", "key_1", self._plan)
         for _ in range(count):
-            grant: Grant = await self._desk.grant(self.lender, ONE)
+            grant: Grant = await self._service.grant(self.lender, ONE)
             assert grant.refusal is None
             self.ledger.add(slots, [Slot(grant.slots[0], 100, 0, time.monotonic() + 30)], None)
 

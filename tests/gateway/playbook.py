@@ -283,7 +283,7 @@ class Playbook:
         keys, ledger, catalog = KeyIndex(), Ledger(), Catalog(settings, made)
         keys.replace([LiveKey(digest(KEY.encode()), "key_1", "usr_1", "", "free", False, None)])
         metering = Metering(ledger, Journal(cast(Any, NoDatabase()), list, True, 0, 0))
-        metering.elsewhere = Unmetered()
+        metering.admissions = Unmetered()
         leases = Upstreams(made, settings.pool, ledger, deadlines, lambda: epoch + loop.now)
         Prober(leases, deadlines)
         relay = Relay(keys, metering, leases, Bindings(300.0), deadlines)

@@ -7,31 +7,20 @@ import pytest
 
 from tests.durability.metered import opened
 from tests.durability.process import data, relay, serving
+from tests.fakes.forty import FORTY
 from tests.scoreboard import RecordProperty
 
 from .everywhere import in_force
 from .processes import ask_at_once, workers_of
 
-PLANS = """
-[[plan]]
-id = "forty"
-max_keys = 50
-limits = [{ requests = 40, per = "5h" }]
-
-[[plan]]
-id = "stacked"
-limits = [{ requests = 55, per = "5h" }, { requests = 40, per = "7d" }]
-
-[[plan]]
-id = "shared"
-enforce = "account"
-max_keys = 50
-limits = [{ requests = 40, per = "5h" }]
-
+PLANS = (
+    FORTY
+    + """
 [[plan]]
 id = "short"
 limits = [{ requests = 40, per = "3s", refill = "window" }]
 """
+)
 
 
 def add_plans(folder: Path) -> None:

@@ -13,7 +13,7 @@ from relay.app import App
 from relay.quota.bucket import FixedWindow
 from relay.quota.transfer import state_of
 from relay.store.records import AdmissionRow, Settlement
-from relay.workers.admissions import Desk, OwnerAdmissions
+from relay.workers.admissions import AdmissionService, OwnerAdmissions
 from relay.workers.lending import Lender
 from relay.workers.link import Link
 from relay.workers.traffic import Batch, Wish, encode_batch
@@ -121,9 +121,9 @@ async def test_what_is_lent_while_freezing_comes_back(owner: Owner) -> None:
 
 async def test_a_grant_for_a_dead_worker_is_refused(owner: Owner) -> None:
     admissions = OwnerAdmissions(owner.app.metering, lambda: [owner.lender])
-    owner.app.metering.elsewhere = admissions
+    owner.app.metering.admissions = admissions
     owner.lender.link.close()
-    grant = await Desk(owner.app.metering, admissions).grant(owner.lender, wish(5))
+    grant = await AdmissionService(owner.app.metering, admissions).grant(owner.lender, wish(5))
     assert grant.slots == []
     assert grant.refusal is not None
     assert owner.lender.unused == 0

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.quota.plans import Plan
-from relay.workers.admissions import Desk, OwnerAdmissions
+from relay.workers.admissions import AdmissionService, OwnerAdmissions
 from relay.workers.lending import Lender
 from relay.workers.link import Link
 from relay.workers.link_journal import LinkJournal
@@ -55,8 +55,8 @@ async def worker(relay_with: RelayWith) -> AsyncIterator[Worker]:
     assert isinstance(link, CountingLink)
     lender = Lender(app, owners, lambda: 2)
     admissions = OwnerAdmissions(app.metering, lambda: [lender])
-    app.metering.elsewhere = admissions
-    Desk(app.metering, admissions).serve(lender)
+    app.metering.admissions = admissions
+    AdmissionService(app.metering, admissions).serve(lender)
     traffic = Traffic()
     ledger, journal = SlotLedger(traffic), LinkJournal(traffic)
     traffic.schedule, link.batch = link.schedule, journal.batch

@@ -11,7 +11,7 @@ import pytest
 from relay.app import App
 from relay.pool.upstream import Upstream
 from relay.quota.state import Reservation
-from relay.workers.admissions import Desk, OwnerAdmissions
+from relay.workers.admissions import AdmissionService, OwnerAdmissions
 from relay.workers.lending import Lender
 from relay.workers.link import Link
 from relay.workers.link_journal import LinkJournal
@@ -72,8 +72,8 @@ async def worker(relay_with: RelayWith) -> AsyncIterator[Worker]:
     owners, link = await Link.open(mine), await Link.open(theirs)
     lender = Lender(app, owners, lambda: 2)
     admissions = OwnerAdmissions(app.metering, lambda: [lender])
-    app.metering.elsewhere = admissions
-    Desk(app.metering, admissions).serve(lender)
+    app.metering.admissions = admissions
+    AdmissionService(app.metering, admissions).serve(lender)
     owners.start()
     link.start()
     found = Worker(app, link)
