@@ -159,6 +159,15 @@ class _Deadline:
             _break(self._connection)
 
 
+def is_refused_for_good(error: psycopg.Error, connection: Connection) -> bool:
+    """Whether the database would refuse the same values again. A lost connection, a timeout, a
+    deadlock, a lack of resources and a server that can only be read say nothing of the values."""
+    return not (
+        connection.broken
+        or isinstance(error, (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction))
+    )
+
+
 async def _check_writable(connection: Connection) -> None:
     """Check that this is no replica that has yet to take over.
 

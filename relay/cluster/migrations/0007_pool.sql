@@ -127,9 +127,16 @@ BEGIN
     WHERE excluded.since >= s.since OR s.until <= now;
 END $$;
 
--- Delete what is over.
+-- Delete what is over. It waits for no row that another transaction has, so that it can be part of
+-- no deadlock; the next time will do for such a row.
 CREATE FUNCTION relay.tidy_upstreams() RETURNS void LANGUAGE sql AS $$
-    DELETE FROM relay.upstream_state s WHERE s.until <= relay.now_ms();
-    DELETE FROM relay.upstream_guess g WHERE g.until <= relay.now_ms();
-    DELETE FROM relay.session_move s WHERE s.until <= relay.now_ms();
+    DELETE FROM relay.upstream_state s WHERE (s.upstream, s.scope, s.about, s.caller) IN (
+        SELECT o.upstream, o.scope, o.about, o.caller FROM relay.upstream_state o
+        WHERE o.until <= relay.now_ms() FOR UPDATE SKIP LOCKED);
+    DELETE FROM relay.upstream_guess g WHERE (g.upstream, g.scope, g.about, g.caller, g.node) IN (
+        SELECT o.upstream, o.scope, o.about, o.caller, o.node FROM relay.upstream_guess o
+        WHERE o.until <= relay.now_ms() FOR UPDATE SKIP LOCKED);
+    DELETE FROM relay.session_move s WHERE (s.caller, s.key) IN (
+        SELECT o.caller, o.key FROM relay.session_move o
+        WHERE o.until <= relay.now_ms() FOR UPDATE SKIP LOCKED);
 $$;
