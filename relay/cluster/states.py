@@ -32,7 +32,7 @@ class Report(NamedTuple):
 
 class State(NamedTuple):
     """An outage that holds on all nodes, or a clear (`scope`); see `Report`. `origin`: the process
-    that reported it."""
+    that reported it, `age` milliseconds ago."""
 
     seq: int
     upstream: str
@@ -46,6 +46,7 @@ class State(NamedTuple):
     failing: bool
     model: str
     reason: str
+    age: int
 
 
 class UpstreamStates(Protocol):

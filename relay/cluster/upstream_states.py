@@ -17,7 +17,8 @@ from relay.cluster.states import CLEAR, Report, State, UpstreamStates
 
 _READ: Final = (
     "SELECT s.seq, s.upstream, s.origin, s.scope, s.about, s.caller, s.until - relay.now_ms(),"
-    " s.stated, s.quota, s.failing, s.model, s.reason FROM relay.upstream_state s"
+    " s.stated, s.quota, s.failing, s.model, s.reason, relay.now_ms() - s.since"
+    " FROM relay.upstream_state s"
     " WHERE (s.seq > %s::bigint OR s.upstream = ANY (%s::text[])) AND s.until > relay.now_ms()"
     " ORDER BY s.seq"
 )

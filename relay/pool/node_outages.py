@@ -25,6 +25,7 @@ _MAX_KNOWN: Final = 1000  # outages of an upstream
 _BATCH: Final = 200  # reports
 _SAME_SECONDS: Final = 1.0  # by which an end has to differ to be reported again
 _CLEAR_MILLISECONDS: Final = 86_400_000  # for which machines hear of a clear
+_FRESH_MILLISECONDS: Final = 10_000  # for which another machine's outage is evidence here
 _SCOPES: Final = {scope.value: scope for scope in Scope}
 
 _Key: TypeAlias = tuple[str, str, str]  # an outage's scope, model (of a model's) and caller
@@ -32,8 +33,8 @@ _Place: TypeAlias = tuple[str, str, str, str, str]  # of a report; the later one
 
 
 def identity_of(upstream: Upstream) -> str:
-    """The name of an upstream among machines: of the same account at the same server. What one
-    account was refused says nothing about another one."""
+    """The name of an upstream among machines: of the same account at the same server. Refusals of
+    one account are no evidence against another."""
     credential = upstream.setup.credential.reveal().encode()
     return f"{place_of(upstream)} {hashlib.sha256(credential).hexdigest()[:8]}"
 
@@ -175,7 +176,8 @@ class NodeOutages:
         outage = Outage(state.reason, now, until, state.stated, state.quota, state.failing)
         if state.stated:
             self._known[state.upstream].note((state.scope, state.about, state.caller), outage)
-        upstream.health.adopt(state.caller, scope, outage, state.model)
+        is_fresh = state.age <= _FRESH_MILLISECONDS
+        upstream.health.adopt(state.caller, scope, outage, state.model, is_fresh)
 
 
 def _clear_of(identity: str) -> Report:

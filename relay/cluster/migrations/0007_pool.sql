@@ -17,6 +17,7 @@ CREATE TABLE relay.upstream_state (
     model text NOT NULL,      -- for a probe
     reason text NOT NULL,
     origin text NOT NULL,     -- the process that reported it
+    since bigint NOT NULL,    -- when it did
     seq bigint NOT NULL UNIQUE,
     PRIMARY KEY (upstream, scope, about, caller)
 );
@@ -82,11 +83,11 @@ BEGIN
         CONTINUE WHEN FOUND AND (old.stated, old.until) >= (r.stated, r.until);
         INSERT INTO relay.upstream_state
         VALUES (r.upstream, r.scope, r.about, r.caller, r.until, r.stated, r.quota, r.failing,
-                r.model, r.reason, an_origin, relay.note_change('upstream', r.upstream))
+                r.model, r.reason, an_origin, now, relay.note_change('upstream', r.upstream))
         ON CONFLICT (upstream, scope, about, caller) DO UPDATE
         SET until = excluded.until, stated = excluded.stated, quota = excluded.quota,
             failing = excluded.failing, model = excluded.model, reason = excluded.reason,
-            origin = excluded.origin, seq = excluded.seq;
+            origin = excluded.origin, since = excluded.since, seq = excluded.seq;
     END LOOP;
 END $$;
 
