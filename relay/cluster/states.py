@@ -1,4 +1,4 @@
-"""What nodes tell each other of upstreams and conversations, by value.
+"""The outages and conversations that nodes share, by value.
 
 Decides nothing. Must not know PostgreSQL, so that the pool can use it without the client.
 """

@@ -1,6 +1,6 @@
 -- needs: 1
--- What nodes tell each other of upstreams: outages, that an operator has cleared one, and
--- conversations that had to move to another.
+-- The state of upstreams that nodes share: outages, clears by an operator, and conversations that
+-- had to move to another upstream.
 
 -- The outages that hold for all nodes. `upstream`: name, address and a digest of the credential.
 -- `scope`: as the nodes have it, or 'clear', which makes all before it void. `about`: the model of a
