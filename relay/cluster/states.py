@@ -14,7 +14,7 @@ class Report(NamedTuple):
     """An outage that this node has found, a guess that was wrong, or an operator's clear.
 
     `upstream` is its identity, `about` the model if the scope is a model's, `caller` the account
-    that it holds for (empty: all). `left`: milliseconds.
+    that it holds for (empty: all). `left`: milliseconds; `age`: since it was found.
     """
 
     kind: Kind
@@ -28,11 +28,12 @@ class Report(NamedTuple):
     failing: bool = False
     model: str = ""
     reason: str = ""
+    age: int = 0
 
 
 class State(NamedTuple):
     """An outage that holds on all nodes, or a clear (`scope`); see `Report`. `origin`: the process
-    that reported it, `age` milliseconds ago."""
+    that reported it."""
 
     seq: int
     upstream: str

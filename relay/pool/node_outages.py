@@ -69,7 +69,7 @@ class NodeOutages:
         self._upstreams: dict[str, Upstream] = {}  # by identity
         self._known: dict[str, _Known] = {}
         self._unread: set[str] = set()
-        self._waiting: dict[_Place, tuple[Report, float]] = {}  # with the outage's end
+        self._waiting: dict[_Place, tuple[Report, float, float]] = {}  # with its moment and end
         pool.on_replaced.append(self._attach)
         self._attach()
 
@@ -128,7 +128,7 @@ class NodeOutages:
         place = _place_of(report)
         if self._waiting.pop(place, None) is None and len(self._waiting) >= _MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[place] = (report, until)
+        self._waiting[place] = (report, self._pool.now(), until)
         self._wake()
 
     def take_reports(self) -> list[Report]:
@@ -136,16 +136,18 @@ class NodeOutages:
         now = self._pool.now()
         reports = []
         for place in list(self._waiting)[:_BATCH]:
-            report, until = self._waiting.pop(place)
-            left = int((until - now) * 1000)
+            report, since, until = self._waiting.pop(place)
+            left, age = int((until - now) * 1000), int((now - since) * 1000)
             if left > 0 or report.kind == "withdrawal":
-                reports.append(report._replace(left=left))
+                reports.append(report._replace(left=left, age=age))
         return reports
 
     def put_back(self, reports: Sequence[Report]) -> None:
         """See `UpstreamStates`."""
         now = self._pool.now()
-        again = {_place_of(one): (one, now + one.left / 1000) for one in reports}
+        again = {
+            _place_of(one): (one, now - one.age / 1000, now + one.left / 1000) for one in reports
+        }
         self._waiting = {**again, **self._waiting}
 
     # --- from the others ---

@@ -94,6 +94,17 @@ async def test_a_slow_database_loses_nothing(
     assert two.knows(kind)
 
 
+async def test_a_report_of_long_ago_confirms_nothing(machine: Any) -> None:
+    one, two = await machine("one"), await machine("two")
+    one.pool.fail("a", sure=False, caller="ann")
+    one.outages.put_back([it._replace(age=60_000) for it in one.outages.take_reports()])
+    await one.sync("upstream")
+    await two.sync("upstream")
+    assert two.pool.level("a", caller="ann") is Level.OUT
+    two.pool.fail("a", sure=False, caller="ben")
+    assert two.pool.level("a", caller="cat") is Level.FREE
+
+
 async def test_data_that_is_refused_is_not_sent_again(machine: Any) -> None:
     one, two = await machine("one"), await machine("two")
     await one.sync("session")

@@ -87,6 +87,16 @@ async def test_reports_that_were_not_sent_come_first_later() -> None:
     assert [one.upstream[0] for one in pool.reports] == ["a", "b"]
 
 
+async def test_a_report_that_was_put_back_grows_older() -> None:
+    pool = Reporting()
+    pool.fail("a")
+    [report] = pool.reports
+    pool.shared.put_back([report._replace(age=90_000)])
+    [again] = pool.reports
+    assert 0 <= report.age < 60_000
+    assert 90_000 - 1 <= again.age < 150_000
+
+
 async def test_a_clear_that_waits_voids_older_states() -> None:
     pool = Reporting()
     pool.fail("a")

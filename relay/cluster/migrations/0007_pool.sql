@@ -17,7 +17,7 @@ CREATE TABLE relay.upstream_state (
     model text NOT NULL,      -- for a probe
     reason text NOT NULL,
     origin text NOT NULL,     -- the process that reported it
-    since bigint NOT NULL,    -- when it did
+    since bigint NOT NULL,    -- when it was found
     seq bigint NOT NULL UNIQUE,
     PRIMARY KEY (upstream, scope, about, caller)
 );
@@ -33,7 +33,7 @@ CREATE TABLE relay.upstream_guess (
     PRIMARY KEY (upstream, scope, about, caller, node)
 );
 
--- Reports of a node, in their order. `left`: milliseconds. `kind`: an 'outage'; a 'withdrawal' of a
+-- Reports of a node, in their order. `left` and `age`: milliseconds. `kind`: an 'outage'; a 'withdrawal' of a
 -- guess, which an answer has disproved; or a 'clear'. Each state that changes is a change of kind
 -- 'upstream', whose number it gets.
 CREATE FUNCTION relay.report_upstreams(a_node text, an_origin text, reports jsonb)
@@ -49,7 +49,8 @@ BEGIN
     FOR r IN SELECT it.*, now + it."left" AS until
              FROM jsonb_to_recordset(reports) it (
                  kind text, upstream text, scope text, about text, caller text, "left" bigint,
-                 stated boolean, quota boolean, failing boolean, model text, reason text) LOOP
+                 stated boolean, quota boolean, failing boolean, model text, reason text,
+                 age bigint) LOOP
         IF r.kind = 'clear' THEN
             DELETE FROM relay.upstream_state s WHERE s.upstream = r.upstream;
             DELETE FROM relay.upstream_guess g WHERE g.upstream = r.upstream;
@@ -83,7 +84,8 @@ BEGIN
         CONTINUE WHEN FOUND AND (old.stated, old.until) >= (r.stated, r.until);
         INSERT INTO relay.upstream_state
         VALUES (r.upstream, r.scope, r.about, r.caller, r.until, r.stated, r.quota, r.failing,
-                r.model, r.reason, an_origin, now, relay.note_change('upstream', r.upstream))
+                r.model, r.reason, an_origin, now - r.age,
+                relay.note_change('upstream', r.upstream))
         ON CONFLICT (upstream, scope, about, caller) DO UPDATE
         SET until = excluded.until, stated = excluded.stated, quota = excluded.quota,
             failing = excluded.failing, model = excluded.model, reason = excluded.reason,
