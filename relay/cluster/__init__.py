@@ -14,11 +14,12 @@ database owns the windows. `relay.quota.share` has both sides as pure code; the 
     limits      admission: from leases in one step, else after a claim
     reports     use that no request reports
     outage      the node's part of limits while the database is away
-    state_sync  carries what nodes tell each other of upstreams and conversations
-    states      that, by value
-    upstream_states, session_moves  that, in PostgreSQL
+    state_sync  carries outages of upstreams and moves of conversations between nodes
+    states      these, by value
+    upstream_states, session_moves  these, in PostgreSQL
     node        connections, limits and their upkeep
     shares      the limits of a key as nodes share them; the use of leases in the journal
+    reservations  what a request holds in leases, and the error where they have no room
     ledger      the relay's ledger, which admits by these limits
     joining     how a relay becomes a node
 

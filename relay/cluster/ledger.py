@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from relay.cluster.reservations import NodeReservation, NoLeaseError
 from relay.cluster.shares import (
     LeaseRows,
     NodeCounters,
@@ -28,7 +29,7 @@ from relay.cluster.shares import (
     smooth_amount,
 )  # fmt: skip
 from relay.cluster.waiting import LedgerAwayError, LimitReachedError
-from relay.cluster.windows import UPSTREAM, Held, upstream_owner
+from relay.cluster.windows import Held, upstream_owner
 from relay.errors import OVERLOADED, RelayError
 from relay.quota import exceeded
 from relay.quota.bucket import Bucket, Mark, TokenBucket
@@ -37,36 +38,13 @@ from relay.quota.further import FurtherReservation
 from relay.quota.holdings import SharedChange, Use
 from relay.quota.ledger import Ledger, LimitView
 from relay.quota.plans import Plan
-from relay.quota.state import Balance, KeyState, LimitCounters, Reservation, Row
+from relay.quota.state import UPSTREAM, Balance, KeyState, LimitCounters, Reservation, Row
 
 if TYPE_CHECKING:
     from relay.cluster.limits import SharedLimits
 
 AWAY: Final = "The ledger that this relay shares with others is away. Try again in a moment."
 _FORGET_FROM: Final = 1_000  # keys without state
-
-
-class NoLeaseError(QuotaExceeded):
-    """The node's leases have no room for a request; a claim may bring it."""
-
-    def __init__(self, shared: SharedKey, key_state: KeyState, tokens: int, cost: int) -> None:
-        super().__init__(OVERLOADED, "No lease is here yet. Try again in a moment.", retry_after=1)
-        self.shared = shared
-        self.key_state = key_state
-        self.tokens = tokens
-        self.cost = cost
-
-
-class NodeReservation(Reservation):
-    """A reservation with what it holds in leases. `missing`: micro-dollars of a `hold_more` that
-    the lease did not have; `more` holds them."""
-
-    __slots__ = ("held", "missing", "more", "shared")
-
-    shared: SharedKey
-    held: Held | None
-    missing: int
-    more: Held | None
 
 
 class ClusterLedger(Ledger):

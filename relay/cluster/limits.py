@@ -222,7 +222,7 @@ class SharedLimits:
 
     def _is_away(self, draw: Draw, waiter: Waiter, now: int) -> bool:
         """Whether the engine's answer is not to be waited for any more."""
-        waited = now - waiter.since - self._lost(waiter, now)
+        waited = waiter.waited(now, self.stalls)
         away_for = self._courier.away_for()
         if away_for:
             return waited >= PATIENCE or away_for * 1000 >= PATIENCE
@@ -231,10 +231,6 @@ class SharedLimits:
         return waited >= PATIENCE and any(
             window.answered < waiter.since for window, _ in draw.lacking(waiter, now)
         )
-
-    def _lost(self, waiter: Waiter, now: int) -> int:
-        """The part of a request's wait for which this process stood still."""
-        return self.stalls.lost(now) - waiter.lost
 
     def _serve_away(self, draw: Draw, waiter: Waiter, now: int) -> None:
         held = self.outages.take(draw, waiter, self.nodes, now)
@@ -255,8 +251,8 @@ class SharedLimits:
             if draw.is_recalling(now):
                 draw.postpone_claim(now)
             self.send(lacking, now, urgent=True)
-        since = waiter.since + self._lost(waiter, now)
-        wake = since + (PATIENCE if now < since + PATIENCE else LONGEST_WAIT)
+        waited = waiter.waited(now, self.stalls)
+        wake = now - waited + (PATIENCE if waited < PATIENCE else LONGEST_WAIT)
         if now < draw.next_claim < wake:
             wake = draw.next_claim
         if draw.timer is not None:

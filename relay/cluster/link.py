@@ -135,13 +135,28 @@ class Link:
         await self.close()
 
 
+class Overtime:
+    """The time that a deadline is put off, since this process did not run: the answer may have
+    come, and is read after timers that have become due. It is bounded in all, or a process that
+    is always short of time would never see that a connection is dead."""
+
+    def __init__(self) -> None:
+        self._left = ANSWER_SECONDS
+
+    def after(self, late: float) -> float:
+        """Seconds more for a deadline that was seen so late; 0: it has passed."""
+        more = min(late, self._left) if late > _LATE_SECONDS else 0.0
+        self._left -= more
+        return more
+
+
 class _Deadline:
-    """Breaks a connection that gives no answer in time. Time for which this process did not run
-    does not count: the answer may have come, and is read after timers that have become due."""
+    """Breaks a connection that gives no answer in time. See `Overtime`."""
 
     def __init__(self, connection: Connection, seconds: float) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
+        self._overtime = Overtime()
         self._set(seconds)
 
     def cancel(self) -> None:
@@ -152,11 +167,20 @@ class _Deadline:
         self._timer = self._loop.call_later(seconds, self._expire)
 
     def _expire(self) -> None:
-        late = time.monotonic() - self._due
-        if late > _LATE_SECONDS:
-            self._set(min(late, ANSWER_SECONDS))
+        more = self._overtime.after(time.monotonic() - self._due)
+        if more:
+            self._set(more)
         else:
             _break(self._connection)
+
+
+def is_refused_for_good(error: psycopg.Error, connection: Connection) -> bool:
+    """Whether the database would refuse the same values again. A lost connection, a timeout, a
+    deadlock, a lack of resources and a server that can only be read say nothing of the values."""
+    return not (
+        connection.broken
+        or isinstance(error, (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction))
+    )
 
 
 async def _check_writable(connection: Connection) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 import psycopg
 
-from relay.cluster.link import Connection
+from relay.cluster.link import Connection, is_refused_for_good
 from relay.cluster.states import Move, Sessions
 
 _PAGE: Final = 2000
@@ -31,10 +31,11 @@ class SessionMovesPart:
         self._origin = origin
         self._sessions = sessions
         self._seen = 0
+        self._reads_all = False
 
     def read_all(self) -> None:
         """See `state_sync.Part`."""
-        self._seen = 0
+        self._reads_all = True  # `_seen` may be set by a read that is under way
 
     async def sync(self, connection: Connection) -> None:
         """See `state_sync.Part`."""
@@ -44,13 +45,15 @@ class SessionMovesPart:
             text = json.dumps([{**one._asdict(), "key": one.key.hex()} for one in moves])
             try:
                 await connection.execute(_SEND, [self._origin, text])
-            except psycopg.Error:
-                if connection.broken:  # else they would be refused again
+            except psycopg.Error as error:
+                if not is_refused_for_good(error, connection):
                     self._sessions.put_back(moves)
                 raise
 
     async def _read(self, connection: Connection) -> bool:
         """Read a page; whether there may be more."""
+        if self._reads_all:
+            self._reads_all, self._seen = False, 0
         cursor = await connection.execute(_READ, [self._seen, self._origin, _PAGE])
         rows = await cursor.fetchall()
         self._sessions.take([Move(*one[1:]) for one in rows])

@@ -1,4 +1,4 @@
-"""Carries what nodes tell each other of upstreams and conversations, beside all requests.
+"""Carries outages of upstreams and moves of conversations between nodes, beside all requests.
 
 Decides when: at once after a report or a change, then no more often than every 100 ms, and again
 once a lost connection is back. A part reads before it sends, so that reports which a change makes
@@ -20,7 +20,7 @@ _CLOSE_SECONDS: Final = 0.5  # for a call to see the end of its connection
 
 
 class Part(Protocol):
-    """One kind of what is carried."""
+    """One kind of shared state."""
 
     kind: str  # of changes, see `relay.change`
 
@@ -28,7 +28,7 @@ class Part(Protocol):
         """Any change may have been missed."""
 
     async def sync(self, connection: Connection) -> None:
-        """Read what others have sent, and send what there is. Raises psycopg.Error."""
+        """Read the news of others, and send those of this node. Raises psycopg.Error."""
 
 
 class StateSync:

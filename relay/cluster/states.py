@@ -1,4 +1,4 @@
-"""What nodes tell each other of upstreams and conversations, by value.
+"""The outages and conversations that nodes share, by value.
 
 Decides nothing. Must not know PostgreSQL, so that the pool can use it without the client.
 """
@@ -14,7 +14,7 @@ class Report(NamedTuple):
     """An outage that this node has found, a guess that was wrong, or an operator's clear.
 
     `upstream` is its identity, `about` the model if the scope is a model's, `caller` the account
-    that it holds for (empty: all). `left`: milliseconds.
+    that it holds for (empty: all). `left`: milliseconds; `age`: since it was found.
     """
 
     kind: Kind
@@ -28,6 +28,7 @@ class Report(NamedTuple):
     failing: bool = False
     model: str = ""
     reason: str = ""
+    age: int = 0
 
 
 class State(NamedTuple):
@@ -46,6 +47,7 @@ class State(NamedTuple):
     failing: bool
     model: str
     reason: str
+    age: int
 
 
 class UpstreamStates(Protocol):

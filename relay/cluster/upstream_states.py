@@ -12,12 +12,13 @@ from typing import Final
 
 import psycopg
 
-from relay.cluster.link import Connection
+from relay.cluster.link import Connection, is_refused_for_good
 from relay.cluster.states import CLEAR, Report, State, UpstreamStates
 
 _READ: Final = (
     "SELECT s.seq, s.upstream, s.origin, s.scope, s.about, s.caller, s.until - relay.now_ms(),"
-    " s.stated, s.quota, s.failing, s.model, s.reason FROM relay.upstream_state s"
+    " s.stated, s.quota, s.failing, s.model, s.reason, relay.now_ms() - s.since"
+    " FROM relay.upstream_state s"
     " WHERE (s.seq > %s::bigint OR s.upstream = ANY (%s::text[])) AND s.until > relay.now_ms()"
     " ORDER BY s.seq"
 )
@@ -36,12 +37,13 @@ class UpstreamStatesPart:
         self._origin = origin
         self._states = states
         self._seen = 0
-        self._reads_all = False
+        self._losses = 0  # times that any change may have been missed
+        self._made_up_for = 0  # of these
         self._tidied = time.monotonic()
 
     def read_all(self) -> None:
         """See `state_sync.Part`."""
-        self._reads_all = True
+        self._losses += 1
 
     async def sync(self, connection: Connection) -> None:
         """See `state_sync.Part`."""
@@ -56,19 +58,20 @@ class UpstreamStatesPart:
         text = json.dumps([report._asdict() for report in reports])
         try:
             await connection.execute(_REPORT, [self._node, self._origin, text])
-        except psycopg.Error:
-            if connection.broken:  # else it would be refused again
+        except psycopg.Error as error:
+            if not is_refused_for_good(error, connection):
                 self._states.put_back(reports)
             raise
 
     async def _read(self, connection: Connection) -> None:
-        new = self._states.unread()
-        after = 0 if self._reads_all else self._seen
+        new, losses = self._states.unread(), self._losses
+        reads_all = losses > self._made_up_for
+        after = 0 if reads_all else self._seen
         cursor = await connection.execute(_READ, [after, new])
         found = [State(*row) for row in await cursor.fetchall()]
         self._states.take([one for one in found if self._concerns(one, new)], new)
-        if self._reads_all:  # the database may have been put back to an earlier state
-            self._reads_all, self._seen = False, 0
+        if reads_all:  # the database may have been put back to an earlier state
+            self._made_up_for, self._seen = losses, 0
         self._seen = max([self._seen, *[one.seq for one in found]])
 
     def _concerns(self, state: State, new: list[str]) -> bool:

@@ -21,6 +21,7 @@ LONGEST_WAIT: Final = 3_000  # milliseconds that a request waits behind others
 _FIRST_RETRY: Final = 12  # milliseconds after a recall, doubled each time
 TICK: Final = 100  # milliseconds between two ticks of a node
 _STALL: Final = 200  # milliseconds by which a tick may be late
+_MORE_STALLS: Final = 1_000  # milliseconds beside the longest stall, by which a wait may be longer
 
 
 class LimitReachedError(Exception):
@@ -58,9 +59,18 @@ class Stalls:
 
 
 class Waiter:
-    """One request that waits. `lost`: see `Stalls`, when it came."""
+    """One request that waits. `lost`: see `Stalls`, when it came, then when last seen."""
 
-    __slots__ = ("amounts", "cost", "future", "lost", "since", "tokens")
+    __slots__ = (
+        "_longest_stall",
+        "_lost",
+        "_stalled",
+        "amounts",
+        "cost",
+        "future",
+        "since",
+        "tokens",
+    )
 
     def __init__(
         self, amounts: Sequence[int], now: int, tokens: int, cost: int, lost: int = 0
@@ -69,8 +79,19 @@ class Waiter:
         self.tokens = tokens
         self.cost = cost
         self.since = now
-        self.lost = lost
+        self._lost = lost
+        self._stalled = 0
+        self._longest_stall = 0
         self.future: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
+
+    def waited(self, now: int, stalls: Stalls) -> int:
+        """The milliseconds that it has waited while this process ran. Of many stalls, as of a
+        process that is always short of time, a bounded part is left out beside the longest one."""
+        stall = stalls.lost(now) - self._lost
+        self._lost += stall
+        self._stalled += stall
+        self._longest_stall = max(self._longest_stall, stall)
+        return now - self.since - min(self._stalled, self._longest_stall + _MORE_STALLS)
 
 
 class Draw:

@@ -13,8 +13,6 @@ from relay.quota.share.leased_window import LeasedWindow
 if TYPE_CHECKING:
     from relay.cluster.waiting import Draw
 
-UPSTREAM: Final = "upstream "  # begins the key of an upstream's own limits
-
 # The period of a balance, a window without an end: a hundred thousand years of milliseconds.
 ENDLESS: Final = 2**52
 

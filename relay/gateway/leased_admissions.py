@@ -7,7 +7,8 @@ import asyncio
 from types import TracebackType
 from typing import Final
 
-from relay.cluster.ledger import ClusterLedger, NoLeaseError
+from relay.cluster.ledger import ClusterLedger
+from relay.cluster.reservations import NoLeaseError
 from relay.cluster.windows import Held
 from relay.errors import RelayError
 from relay.gateway.admission import Admission, MeteredAdmission
@@ -18,10 +19,10 @@ from relay.pool.leases import Upstreams
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
+from relay.quota.state import UPSTREAM
 from relay.store.keys import LiveKey
 from relay.translate.messages.features import Features
 
-_UPSTREAM: Final = "upstream "
 _PAUSE_SECONDS: Final = (
     1.0  # until an upstream's limits are claimed again, while the ledger is away
 )
@@ -126,7 +127,7 @@ def lease_upstreams(ledger: Ledger, pool: Upstreams) -> None:
     claims: dict[str, asyncio.Task[None]] = {}
 
     def address_of(key: str) -> str:
-        upstream = pool.named(key.removeprefix(_UPSTREAM))
+        upstream = pool.named(key.removeprefix(UPSTREAM))
         return "" if upstream is None else upstream.setup.settings.base_url or ""
 
     async def claim(missing: NoLeaseError) -> None:

@@ -36,6 +36,12 @@ class Binding:
         self.since = since
         self.moved = moved
 
+    def agrees_with(self, other: "Binding") -> bool:
+        """Whether they differ in their moments alone."""
+        return (self.upstream, self.family, self.mixed, self.moved) == (
+            other.upstream, other.family, other.mixed, other.moved,
+        )  # fmt: skip
+
 
 class Bindings:
     """The bindings of all callers, by caller id and conversation key.

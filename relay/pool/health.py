@@ -226,20 +226,22 @@ class Health(Outages):
         self._add_for(caller, scope, outage, model)
         self._found(caller, scope, outage, model)
 
-    def _add_for(self, caller: str, scope: Scope, outage: Outage, model: str) -> None:
+    def _add_for(
+        self, caller: str, scope: Scope, outage: Outage, model: str, fresh: bool = True
+    ) -> None:
         if caller == ORIGIN:
             self.add(scope, outage, model)
         else:
-            self._outages_of(caller, outage.until).add(scope, outage, model)
+            self._outages_of(caller, outage.until).add(scope, outage, model, fresh)
 
-    def adopt(self, caller: str, scope: Scope, outage: Outage, model: str) -> None:
-        """Note an outage that was found on another node."""
-        if self._shared("adopt", caller, scope, outage, model):
+    def adopt(self, caller: str, scope: Scope, outage: Outage, model: str, fresh: bool) -> None:
+        """Note an outage of another node. An answer may have disproved one that is not `fresh`."""
+        if self._shared("adopt", caller, scope, outage, model, fresh):
             return
         if outage.failing:
             self._add_failing(outage, model)
         else:
-            self._add_for(caller, scope, outage, model)
+            self._add_for(caller, scope, outage, model, fresh)
         self.update_degraded()
 
     def _outages_of(self, caller: str, until: float) -> Outages:

@@ -76,10 +76,10 @@ def sent(change: str, values: tuple[object, ...]) -> list[Any]:
         assert isinstance(verdict, Verdict)
         return [[verdict.scope.value, *verdict[1:]], *others]
     if change == "adopt":
-        caller, scope, outage, model = values
+        caller, scope, outage, *others = values
         assert isinstance(scope, Scope)
         assert isinstance(outage, Outage)
-        return [caller, scope.value, _outage(outage), model]
+        return [caller, scope.value, _outage(outage), *others]
     return list(values)
 
 
@@ -89,8 +89,8 @@ def received(change: str, values: list[Any]) -> list[Any]:
         (scope, *fields), *others = values
         return [Verdict(Scope(scope), *fields), *others]
     if change == "adopt":
-        caller, scope, outage, model = values
-        return [caller, Scope(scope), _read(outage), model]
+        caller, scope, outage, *others = values
+        return [caller, Scope(scope), _read(outage), *others]
     return values
 
 

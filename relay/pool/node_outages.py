@@ -25,6 +25,7 @@ _MAX_KNOWN: Final = 1000  # outages of an upstream
 _BATCH: Final = 200  # reports
 _SAME_SECONDS: Final = 1.0  # by which an end has to differ to be reported again
 _CLEAR_MILLISECONDS: Final = 86_400_000  # for which machines hear of a clear
+_FRESH_MILLISECONDS: Final = 10_000  # for which another machine's outage is evidence here
 _SCOPES: Final = {scope.value: scope for scope in Scope}
 
 _Key: TypeAlias = tuple[str, str, str]  # an outage's scope, model (of a model's) and caller
@@ -32,8 +33,8 @@ _Place: TypeAlias = tuple[str, str, str, str, str]  # of a report; the later one
 
 
 def identity_of(upstream: Upstream) -> str:
-    """The name of an upstream among machines: of the same account at the same server. What one
-    account was refused says nothing about another one."""
+    """The name of an upstream among machines: of the same account at the same server. Refusals of
+    one account are no evidence against another."""
     credential = upstream.setup.credential.reveal().encode()
     return f"{place_of(upstream)} {hashlib.sha256(credential).hexdigest()[:8]}"
 
@@ -68,7 +69,7 @@ class NodeOutages:
         self._upstreams: dict[str, Upstream] = {}  # by identity
         self._known: dict[str, _Known] = {}
         self._unread: set[str] = set()
-        self._waiting: dict[_Place, tuple[Report, float]] = {}  # with the outage's end
+        self._waiting: dict[_Place, tuple[Report, float, float]] = {}  # with its moment and end
         pool.on_replaced.append(self._attach)
         self._attach()
 
@@ -127,7 +128,7 @@ class NodeOutages:
         place = _place_of(report)
         if self._waiting.pop(place, None) is None and len(self._waiting) >= _MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[place] = (report, until)
+        self._waiting[place] = (report, self._pool.now(), until)
         self._wake()
 
     def take_reports(self) -> list[Report]:
@@ -135,16 +136,18 @@ class NodeOutages:
         now = self._pool.now()
         reports = []
         for place in list(self._waiting)[:_BATCH]:
-            report, until = self._waiting.pop(place)
-            left = int((until - now) * 1000)
+            report, since, until = self._waiting.pop(place)
+            left, age = int((until - now) * 1000), int((now - since) * 1000)
             if left > 0 or report.kind == "withdrawal":
-                reports.append(report._replace(left=left))
+                reports.append(report._replace(left=left, age=age))
         return reports
 
     def put_back(self, reports: Sequence[Report]) -> None:
         """See `UpstreamStates`."""
         now = self._pool.now()
-        again = {_place_of(one): (one, now + one.left / 1000) for one in reports}
+        again = {
+            _place_of(one): (one, now - one.age / 1000, now + one.left / 1000) for one in reports
+        }
         self._waiting = {**again, **self._waiting}
 
     # --- from the others ---
@@ -175,7 +178,8 @@ class NodeOutages:
         outage = Outage(state.reason, now, until, state.stated, state.quota, state.failing)
         if state.stated:
             self._known[state.upstream].note((state.scope, state.about, state.caller), outage)
-        upstream.health.adopt(state.caller, scope, outage, state.model)
+        is_fresh = state.age <= _FRESH_MILLISECONDS
+        upstream.health.adopt(state.caller, scope, outage, state.model, is_fresh)
 
 
 def _clear_of(identity: str) -> Report:

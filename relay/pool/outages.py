@@ -57,11 +57,11 @@ class Outages:
         self.model_outages: dict[str, Outage] = {}  # by the name that is sent
         self.overload: Outage | None = None
         self.counts_again_at = _COUNTS_NOW  # when to send count_tokens again
-        self.fresh = True  # no request has been answered since the latest one
+        self.fresh = True  # as far as is known, no request has been answered since the latest one
 
-    def add(self, scope: Scope, outage: Outage, model: str) -> None:
-        """Note an outage in the place of its scope."""
-        self.fresh = True
+    def add(self, scope: Scope, outage: Outage, model: str, fresh: bool = True) -> None:
+        """Note an outage in the place of its scope. It is no evidence if it is not `fresh`."""
+        self.fresh = fresh
         if scope is Scope.MODEL:
             self.model_outages[model] = prevailing(self.model_outages.get(model), outage)
         elif scope is Scope.REQUEST:

@@ -104,7 +104,7 @@ class SharedBindings:
     def _on_held(
         self, conversation: Conversation, previous: Binding | None, binding: Binding
     ) -> None:
-        if previous is not None and _is_same(previous, binding):
+        if previous is not None and previous.agrees_with(binding):
             known = self._extended.get(conversation, previous.until)
             due = self._sending_at(known)
             if due > binding.since and known <= binding.until:
@@ -142,12 +142,6 @@ def pieces(values: Sequence[_Value]) -> Iterator[list[_Value]]:
     """The values in messages of bounded size."""
     for begin in range(0, len(values), _PIECE):
         yield list(values[begin : begin + _PIECE])
-
-
-def _is_same(one: Binding, other: Binding) -> bool:
-    return (one.upstream, one.family, one.mixed, one.moved) == (
-        other.upstream, other.family, other.mixed, other.moved,
-    )  # fmt: skip
 
 
 def _row(conversation: Conversation, binding: Binding) -> Row:

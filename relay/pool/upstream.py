@@ -21,6 +21,7 @@ from relay.pool.setup import UpstreamSetup
 from relay.pool.spending import Spending
 from relay.pool.vendor_errors import ErrorClassifier
 from relay.quota.plans import Plan
+from relay.quota.state import UPSTREAM
 from relay.wire.events import Request
 
 _MIN_SECRET_OCTETS: Final = 16
@@ -81,7 +82,7 @@ class Upstream:
             ValueError: the credential, the proxy or the `ca` file cannot be read.
         """
         self.name = settings.name
-        self.ledger_name = f"upstream {settings.name}"  # ids of keys have no space
+        self.ledger_name = UPSTREAM + settings.name
         self.mark = mark_of(settings.name)  # see `rendezvous`
         self.health = Health()
         self.virtual_time = 0.0

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # scope ("key" or "account"), owner, kind, per (seconds), refill, size, used, moment (ms).
 Row: TypeAlias = tuple[str, str, str, int, str, int, int, int]
 
+# Begins the key of an upstream's own limits; ids of other keys have no space.
+UPSTREAM: Final = "upstream "
 BONUS: Final = "bonus:"  # begins the kind of a row with a bonus: its size, and the windows left
 _NEVER: Final = 2**62
 

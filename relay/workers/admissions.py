@@ -21,12 +21,12 @@ from relay.gateway.remote_errors import by_value
 from relay.handover.borrow import Borrower
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
+from relay.quota.state import UPSTREAM
 from relay.store.keys import LiveKey
 from relay.store.records import AdmissionRow, Settlement
 from relay.translate.messages.features import Features
 from relay.workers.lending import Lender, refused, wish_of
 from relay.workers.room import RefusedWorkers
-from relay.workers.slots import UPSTREAM
 from relay.workers.traffic import Grant, Wish
 
 _RECALL_SECONDS: Final = 0.25  # a worker that answers later keeps its slots for now

@@ -23,11 +23,11 @@ from relay.net.runner import Waiter
 from relay.quota.bucket import FixedWindow
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.plans import Plan
-from relay.quota.state import KeyState, LimitCounters, Reservation, Row
+from relay.quota.state import UPSTREAM, KeyState, LimitCounters, Reservation, Row
 from relay.store.records import AdmissionRow, Charge, Settlement, crash_charge, crash_settlement
 from relay.workers.link import Link, LinkClosedError
 from relay.workers.loans import Loan, trim
-from relay.workers.slots import MOST, UPSTREAM
+from relay.workers.slots import MOST
 from relay.workers.traffic import Batch, Closed, Grant, Wish, decode_batch
 
 _LIFETIME_MS: Final = 90_000

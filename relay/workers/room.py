@@ -10,8 +10,8 @@ Decides when the owner looks. Must not know how slots are granted.
 import asyncio
 from typing import Final
 
+from relay.quota.state import UPSTREAM
 from relay.workers.lending import Lender
-from relay.workers.slots import UPSTREAM
 from relay.workers.traffic import Wish
 
 ROOM: Final = "room"  # the message, with the key of the limits

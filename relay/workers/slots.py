@@ -20,7 +20,7 @@ from relay.quota.bucket import FixedWindow
 from relay.quota.exceeded import QuotaExceeded
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Plan
-from relay.quota.state import KeyState, Reservation, Row
+from relay.quota.state import UPSTREAM, KeyState, Reservation, Row
 from relay.store.records import AdmissionRow, Charge, Settlement
 
 _SPAN_SECONDS: Final = 4.0  # over which the demand of a key is counted
@@ -28,7 +28,6 @@ _AHEAD_SECONDS: Final = 30.0  # of that demand that is asked for
 MOST: Final = 64  # slots at a time
 _LOW: Final = 4  # asks when a quarter of the last grant is left
 _IDLE_SECONDS: Final = 20.0  # slots that nobody has used for so long go back
-UPSTREAM: Final = "upstream "  # begins the key of an upstream's own limits
 _SHRINK: Final = 8  # of the room of slots, for each that needed less
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from relay.cluster.states import CLEAR, Report, State
 from relay.pool.health import Health
-from relay.pool.health_state import captured, restore, sent
+from relay.pool.health_state import apply, captured, received, restore, sent
 from relay.pool.node_outages import NodeOutages, identity_of
 from relay.pool.outages import Level
 from relay.pool.sharing import OwnersHealth, place_of
@@ -31,7 +31,7 @@ class Reporting(NodePool):
         state = State(
             seq=seq, upstream=identity_of(self[name]), origin="x", scope="account", about="",
             caller="", left=60_000, stated=True, quota=False, failing=False, model=MODEL,
-            reason="429",
+            reason="429", age=0,
         )  # fmt: skip
         self.shared.take([state._replace(**values)], [])
 
@@ -87,6 +87,16 @@ async def test_reports_that_were_not_sent_come_first_later() -> None:
     assert [one.upstream[0] for one in pool.reports] == ["a", "b"]
 
 
+async def test_a_report_that_was_put_back_grows_older() -> None:
+    pool = Reporting()
+    pool.fail("a")
+    [report] = pool.reports
+    pool.shared.put_back([report._replace(age=90_000)])
+    [again] = pool.reports
+    assert 0 <= report.age < 60_000
+    assert 90_000 - 1 <= again.age < 150_000
+
+
 async def test_a_clear_that_waits_voids_older_states() -> None:
     pool = Reporting()
     pool.fail("a")
@@ -112,6 +122,32 @@ async def test_a_new_credential_starts_afresh() -> None:
     assert pool.reports == []  # no clear for the others
     pool.adopt("a")
     assert pool.level("a") is Level.OUT
+
+
+@pytest.mark.parametrize(
+    ("age", "level"), [(0, Level.OUT), (9_000, Level.OUT), (3_600_000, Level.FREE)]
+)
+async def test_old_evidence_confirms_nothing(age: int, level: Level) -> None:
+    pool = Reporting()
+    pool.adopt("a", caller="ann", age=age)
+    assert pool.level("a", caller="ann") is Level.OUT
+    pool.fail("a", sure=False, caller="ben")
+    assert (pool.level("a", caller="ben"), pool.level("a", caller="cat")) == (Level.OUT, level)
+
+
+async def test_old_evidence_confirms_nothing_in_a_worker() -> None:
+    pool, replica = Reporting(), Health()
+    changes: list[tuple[str, Any]] = []
+    owner: OwnersHealth[str] = OwnersHealth(
+        lambda place, change, values, but: changes.append((change, values)),
+        lambda place, state: None,
+        lambda worker, place: None,
+    )
+    owner.attach({place_of(pool["a"]): pool.health("a")})
+    pool.adopt("a", caller="ann", age=3_600_000)
+    for change, values in changes:
+        apply(replica, change, received(change, values))
+    assert not replica.by_caller["ann"].fresh
 
 
 async def test_a_state_of_another_release_is_passed_over() -> None:

@@ -103,7 +103,7 @@ def test_the_later_of_two_machines_decides() -> None:
     one, other = Machine(), Machine()
     one.hold("b", moved=True)
     other.now = 1001.0
-    other.hold("a", moved=False)  # at home, so nobody was told
+    other.hold("a", moved=False)  # at home, so it was not sent
     one.now = 1002.0
     other.now = 1002.0
     sent(one, other)
@@ -150,4 +150,45 @@ def test_a_binding_that_is_over_is_not_sent() -> None:
     one = Machine()
     one.hold("b", moved=True)
     one.now += 2 * TTL
+    assert one.moves.take_moves() == []
+
+
+def foreign(number: int, *, left: int = 400_000, caller: str = "c") -> Move:
+    return Move(caller, b"foreign %d" % number, "b", "anthropic", False, True, left, 5)
+
+
+def test_a_move_that_ends_while_it_is_read_is_followed() -> None:
+    bindings, now = Bindings(TTL), iter(range(1000))
+    moves = SessionMoves(bindings, lambda: None, lambda: next(now))
+    moves.take([foreign(1, left=1), foreign(2, left=60_000)])
+    assert len(bindings) == 2
+
+
+def test_moves_of_others_do_not_count_for_a_key() -> None:
+    one = Machine()
+    one.moves.take([foreign(number) for number in range(600)])
+    one.hold("b", moved=True)
+    [move] = one.moves.take_moves()
+    assert move.key == b"k"
+
+
+def test_a_move_that_others_made_too_counts_once() -> None:
+    one = Machine()
+    for number in range(500):
+        one.hold("b", moved=True, key=b"%d" % number)
+    moves = one.moves.take_moves()
+    one.now += 1
+    later = [move._replace(upstream="a", age=0) for move in moves]
+    one.moves.take(later)
+    for number in range(500, 1200):
+        one.hold("b", moved=True, key=b"%d" % number)
+    assert len(one.moves.take_moves()) == 500
+
+
+def test_moves_of_others_push_out_none_of_this_machine() -> None:
+    one = Machine()
+    one.hold("b", moved=True)
+    one.moves.take([foreign(number, caller=f"key {number % 100}") for number in range(21_000)])
+    assert [move.key for move in one.moves.take_moves()] == [b"k"]
+    one.hold("b")
     assert one.moves.take_moves() == []

@@ -138,10 +138,12 @@ OWNERS: list[Step] = [
     lambda health, now: health.probe_failed("a probe: 503", now),
     lambda health, now: health.probe_later(now),
     lambda health, now: health.end_quota_outage(now),
-    lambda health, now: health.adopt("", Scope.MODEL, Outage("429", now, now + 9, True), M),
-    lambda health, now: health.adopt("ann", Scope.ACCOUNT, Outage("401", now, now + 9, False), M),
+    lambda health, now: health.adopt("", Scope.MODEL, Outage("429", now, now + 9, True), M, True),
     lambda health, now: health.adopt(
-        "", Scope.FAILURE, Outage("503", now, now + 9, False, failing=True), N
+        "ann", Scope.ACCOUNT, Outage("401", now, now + 9, False), M, False
+    ),
+    lambda health, now: health.adopt(
+        "", Scope.FAILURE, Outage("503", now, now + 9, False, failing=True), N, True
     ),
 ]
 

@@ -1,6 +1,6 @@
 -- needs: 1
--- What nodes tell each other of upstreams: outages, that an operator has cleared one, and
--- conversations that had to move to another.
+-- The state of upstreams that nodes share: outages, clears by an operator, and conversations that
+-- had to move to another upstream.
 
 -- The outages that hold for all nodes. `upstream`: name, address and a digest of the credential.
 -- `scope`: as the nodes have it, or 'clear', which makes all before it void. `about`: the model of a
@@ -17,6 +17,7 @@ CREATE TABLE relay.upstream_state (
     model text NOT NULL,      -- for a probe
     reason text NOT NULL,
     origin text NOT NULL,     -- the process that reported it
+    since bigint NOT NULL,    -- when it was found
     seq bigint NOT NULL UNIQUE,
     PRIMARY KEY (upstream, scope, about, caller)
 );
@@ -32,7 +33,7 @@ CREATE TABLE relay.upstream_guess (
     PRIMARY KEY (upstream, scope, about, caller, node)
 );
 
--- Reports of a node, in their order. `left`: milliseconds. `kind`: an 'outage'; a 'withdrawal' of a
+-- Reports of a node, in their order. `left` and `age`: milliseconds. `kind`: an 'outage'; a 'withdrawal' of a
 -- guess, which an answer has disproved; or a 'clear'. Each state that changes is a change of kind
 -- 'upstream', whose number it gets.
 CREATE FUNCTION relay.report_upstreams(a_node text, an_origin text, reports jsonb)
@@ -48,7 +49,8 @@ BEGIN
     FOR r IN SELECT it.*, now + it."left" AS until
              FROM jsonb_to_recordset(reports) it (
                  kind text, upstream text, scope text, about text, caller text, "left" bigint,
-                 stated boolean, quota boolean, failing boolean, model text, reason text) LOOP
+                 stated boolean, quota boolean, failing boolean, model text, reason text,
+                 age bigint) LOOP
         IF r.kind = 'clear' THEN
             DELETE FROM relay.upstream_state s WHERE s.upstream = r.upstream;
             DELETE FROM relay.upstream_guess g WHERE g.upstream = r.upstream;
@@ -82,11 +84,12 @@ BEGIN
         CONTINUE WHEN FOUND AND (old.stated, old.until) >= (r.stated, r.until);
         INSERT INTO relay.upstream_state
         VALUES (r.upstream, r.scope, r.about, r.caller, r.until, r.stated, r.quota, r.failing,
-                r.model, r.reason, an_origin, relay.note_change('upstream', r.upstream))
+                r.model, r.reason, an_origin, now - r.age,
+                relay.note_change('upstream', r.upstream))
         ON CONFLICT (upstream, scope, about, caller) DO UPDATE
         SET until = excluded.until, stated = excluded.stated, quota = excluded.quota,
             failing = excluded.failing, model = excluded.model, reason = excluded.reason,
-            origin = excluded.origin, seq = excluded.seq;
+            origin = excluded.origin, since = excluded.since, seq = excluded.seq;
     END LOOP;
 END $$;
 
@@ -127,9 +130,16 @@ BEGIN
     WHERE excluded.since >= s.since OR s.until <= now;
 END $$;
 
--- Delete what is over.
+-- Delete what is over. It waits for no row that another transaction has, so that it can be part of
+-- no deadlock; the next time will do for such a row.
 CREATE FUNCTION relay.tidy_upstreams() RETURNS void LANGUAGE sql AS $$
-    DELETE FROM relay.upstream_state s WHERE s.until <= relay.now_ms();
-    DELETE FROM relay.upstream_guess g WHERE g.until <= relay.now_ms();
-    DELETE FROM relay.session_move s WHERE s.until <= relay.now_ms();
+    DELETE FROM relay.upstream_state s WHERE (s.upstream, s.scope, s.about, s.caller) IN (
+        SELECT o.upstream, o.scope, o.about, o.caller FROM relay.upstream_state o
+        WHERE o.until <= relay.now_ms() FOR UPDATE SKIP LOCKED);
+    DELETE FROM relay.upstream_guess g WHERE (g.upstream, g.scope, g.about, g.caller, g.node) IN (
+        SELECT o.upstream, o.scope, o.about, o.caller, o.node FROM relay.upstream_guess o
+        WHERE o.until <= relay.now_ms() FOR UPDATE SKIP LOCKED);
+    DELETE FROM relay.session_move s WHERE (s.caller, s.key) IN (
+        SELECT o.caller, o.key FROM relay.session_move o
+        WHERE o.until <= relay.now_ms() FOR UPDATE SKIP LOCKED);
 $$;

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from relay.cluster.link import Connection, Link
-from relay.cluster.windows import ENDLESS, UPSTREAM, owner_window_name, upstream_owner
+from relay.cluster.windows import ENDLESS, owner_window_name, upstream_owner
 from relay.quota.bucket import FixedWindow, convert_bucket, new_bucket
-from relay.quota.state import BONUS, Row
+from relay.quota.state import BONUS, UPSTREAM, Row
 from relay.store.database import Database
 from relay.store.records import CHARGED
 from relay.store.replication import use
