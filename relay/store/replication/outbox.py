@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.store.replication.images import decode_columns, decode_key, encode_row
-from relay.store.replication.shape import Table
+from relay.store.replication.shape import Table, adds_only
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -132,7 +132,7 @@ def note_sent(
     """Note that all entries up to `upto` were shared, under numbers up to `seq`; within a
     transaction. Entries about rows that no other node changes are not needed any more."""
     # `+` keeps SQLite from the index by row, which has all entries of these tables.
-    own = [name for name, table in tables.items() if table.sharing != "rows"]
+    own = adds_only(tables)
     connection.execute(
         f"DELETE FROM outbox WHERE id <= ? AND sent IS NULL AND +tbl IN ({_marks(own)})",  # noqa: S608
         (upto, *own),
