@@ -5,13 +5,16 @@ Decides the output. Must not know how nodes share anything.
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from relay import config
 from relay.cli.output import print_json, print_records, timestamp
 from relay.cli.program import Failure, Misuse, config_option, json_option, load_settings
+
+if TYPE_CHECKING:
+    from relay.cluster.nodes import NodeState
 
 T = TypeVar("T")
 
@@ -33,13 +36,19 @@ def ledger_nodes(as_json: bool) -> None:
     rows = [
         {
             "node": one.name,
-            "state": "gone" if one.is_gone else "alive" if one.is_alive else "silent",
+            "state": _state(one),
             "last_seen": timestamp(one.seen / 1000),
             "rows_behind": one.behind,
         }
         for one in _run(list_nodes(url))
     ]
     print_records(rows, as_json, "No relay has joined yet.")
+
+
+def _state(one: "NodeState") -> str:
+    if one.is_import:
+        return "import"
+    return "gone" if one.is_gone else "alive" if one.is_alive else "silent"
 
 
 @ledger.command("forget")

@@ -9,21 +9,19 @@ which rows contradict each other.
 import contextlib
 import time
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from relay.cluster.link import EngineAwayError, EngineRefusalError, Link
 from relay.cluster.node import ClusterSettings, migrated
 from relay.cluster.replication import calls
-from relay.cluster.replication.joining import find_origin, take_place
+from relay.cluster.replication.joining import claimed_origin, find_origin, take_rows
 from relay.cluster.replication.use import bring
 from relay.cluster.schema import SchemaError
 from relay.store.database import Database
 from relay.store.recovery import restore
 from relay.store.replication import joining, outbox, use
 from relay.store.replication.joining import JoinError
-from relay.store.replication.shape import read_tables
-
-_ANSWER_SECONDS: Final = 5.0  # a batch may have megabytes
+from relay.store.replication.shape import adds_only, read_tables
 
 
 class Import(NamedTuple):
@@ -53,7 +51,7 @@ async def import_database(url: str, database: Database, *, dry_run: bool) -> Imp
         return Import({}, 0, {})
     node = f"relay-import-{account}"
     await migrated(ClusterSettings(url, node))
-    link = Link(url, node, _ANSWER_SECONDS)
+    link = Link(url, node, calls.ANSWER_SECONDS)
     try:
         origin = await find_origin(link, account, node)
         if origin is not None and origin.is_complete:
@@ -83,12 +81,14 @@ async def _bring(
     assert account is not None
     plans = dict(await database.select("SELECT plan, count(*) FROM users GROUP BY plan"))
     await restore(database, time.time())  # requests that a crash interrupted end here
-    await take_place(database, link, node, again=again)
+    mark = await link.call(partial(calls.join_import, node=node))
+    claimed = None if dry_run else account
+    async with claimed_origin(link, claimed, node, is_kept=mark.entry > 0):
+        await take_rows(database, link, node, mark, again=again)
     rows = await database.run(outbox.unsent_by_table)
     found = Import(rows, rows.pop(use.TABLE, 0), plans)
     if dry_run:
         return found
-    await link.call(partial(calls.note_origin, account=account, node=node, is_complete=False))
     await bring(database, link, node, {})  # upstreams' own limits are those of another relay.toml
     await _send_all(database, link, node)
     await link.call(partial(calls.note_origin, account=account, node=node, is_complete=True))
@@ -97,12 +97,12 @@ async def _bring(
 
 async def _send_all(database: Database, link: Link, node: str) -> None:
     tables = await database.run(read_tables)
-    adds_only = [it.name for it in tables.values() if it.sharing != "rows"]
+    only_added = adds_only(tables)
     while True:
         batch = await database.run(partial(outbox.take, tables=tables, node=node))
         if batch is None:
             return
-        seq = await link.call(partial(calls.share, node=node, batch=batch, adds_only=adds_only))
+        seq = await link.call(partial(calls.share, node=node, batch=batch, adds_only=only_added))
         if seq is None:
             raise JoinError("another import of this database is under way")
         await database.write(partial(outbox.note_sent, tables=tables, upto=batch.upto, seq=seq))

@@ -13,7 +13,8 @@ T = TypeVar("T")
 
 _ANSWER_SECONDS: Final = 10.0
 _NODES: Final = """
-    SELECT r.node, r.number, greatest(r.at, n.seen), n.seen > relay.now_ms() - 15000, r.is_gone,
+    SELECT r.node, r.number, greatest(r.at, n.seen),
+        coalesce(n.seen > relay.now_ms() - 15000, false), r.is_gone, r.is_import,
         greatest(0, (SELECT o.seq FROM relay.replication o) - r.seen)
     FROM relay.replica r LEFT JOIN relay.node n ON n.name = r.node ORDER BY r.node"""
 
@@ -26,6 +27,7 @@ class NodeState(NamedTuple):
     seen: int
     is_alive: bool
     is_gone: bool  # an operator has said so
+    is_import: bool  # of a relay that did not join: it shares nothing any more
     behind: int  # rows of others that it has yet to read
 
 
@@ -35,7 +37,7 @@ async def list_nodes(url: str) -> list[NodeState]:
     async def read(connection: Connection) -> list[NodeState]:
         cursor = await connection.execute(_NODES)
         rows = await cursor.fetchall()
-        return [NodeState(row[0], row[1], row[2], bool(row[3]), row[4], row[5]) for row in rows]
+        return [NodeState(*row) for row in rows]
 
     return await _call(url, read)
 

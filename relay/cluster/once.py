@@ -1,29 +1,32 @@
 """Acts that may happen once in a cluster: a claim in PostgreSQL comes before the act.
 
-Decides what a claim is worth. It stays for good once its act was done and all rows of the act are
-shared. A claim whose act failed is taken back. A node may die between the two, and then nobody else
-knows whether the act was done:
+Decides how long a claim lasts. It stays for good once its act was done and all rows of the act are
+shared. A claim whose act failed is taken back. If the caller is cancelled, the database may go on
+with the act: the claim is free once all rows of this node are shared. A node may die before that,
+and then nobody else knows whether the act was done:
 - when the node is back, its rows are shared first; then its claims are free;
 - acts whose rows count as one, should they be done twice, are taken over once the node has been
   silent for ten minutes;
 - others wait until the node is back, or until an operator declares it gone: then it stays away.
-Whoever takes a claim over reads the rows of all others first. Without PostgreSQL there is no claim,
-and the act is refused. Must not know the acts, but for those that may be taken over.
+A node that takes a claim over reads the rows of all others first. Without PostgreSQL there is no
+claim, and the act is refused. Must not know the acts, but for those that may be taken over.
 """
 
 import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
+from weakref import WeakValueDictionary
 
 from relay.cluster.link import Connection, EngineAwayError, EngineRefusalError, Link
 from relay.cluster.schema import SchemaError
 from relay.store.claims import ClaimError
 from relay.store.errors import StoreError
 
+_Act: TypeAlias = tuple[str, str]  # kind and id
 _FAILURES: Final = (EngineAwayError, EngineRefusalError, SchemaError)
 _PATIENCE_SECONDS: Final = 3.0  # for another node's act to end
 _PAUSE_SECONDS: Final = 0.05
@@ -43,6 +46,15 @@ class _Grant(NamedTuple):
     is_taken: bool
 
 
+class _End:
+    """The end of an attempt at an act. Each is a value of its own: a later attempt has another."""
+
+    __slots__ = ("is_done",)
+
+    def __init__(self, *, is_done: bool) -> None:
+        self.is_done = is_done
+
+
 class Once:
     """`relay.store.claims.Claims` of a node. All methods are for one event loop."""
 
@@ -55,45 +67,45 @@ class Once:
         self._locks = Link(url, f"{node} acts alone")
         self._calling = asyncio.Lock()  # a link has one call at a time
         self._alone = asyncio.Lock()
-        self._busy: dict[tuple[str, str], asyncio.Lock] = {}
+        # A lock is there for as long as an attempt has it or waits for it.
+        self._busy: WeakValueDictionary[_Act, asyncio.Lock] = WeakValueDictionary()
         self._boot = secrets.token_hex(4)
-        self._ended: dict[tuple[str, str], bool] = {}  # acts: whether they were done
+        self._ended: dict[_Act, _End] = {}  # those whose claims are to be settled
         self._settled = 0.0  # when claims were last settled, monotonic seconds
 
     @asynccontextmanager
     async def once(self, kind: str, id: str) -> AsyncIterator[None]:
         """See `Claims`."""
-        lock = self._busy.setdefault((kind, id), asyncio.Lock())
-        try:
-            async with lock:
-                grant = await self._claim(kind, id)
-                try:
-                    if grant.is_taken:
-                        await self._read_all()
-                    yield
-                except Exception:
-                    # A claim of an earlier attempt may be that of an act that was done.
-                    if not grant.is_new or not await self._release(kind, id):
-                        self._ended[kind, id] = False
-                    raise
-                self._ended[kind, id] = True
-        finally:
-            if not lock.locked():
-                self._busy.pop((kind, id), None)
+        act = kind, id
+        lock = self._busy.setdefault(act, asyncio.Lock())
+        async with lock:
+            self._ended.pop(act, None)  # from now on it is not settled: it is under way
+            is_new = False
+            try:
+                grant = await self._claim(act)
+                is_new = grant.is_new
+                if grant.is_taken:
+                    await self._read_all()
+                yield
+            except BaseException as error:
+                self._ended[act] = _End(is_done=False)
+                # Not taken back at once: a claim of an earlier attempt, whose act may have been
+                # done, or one whose caller has left, for whom the database may go on.
+                if is_new and isinstance(error, Exception) and await self._release(act):
+                    self._ended.pop(act, None)
+                raise
+            self._ended[act] = _End(is_done=True)
 
     @asynccontextmanager
     async def alone(self, kind: str) -> AsyncIterator[None]:
         """See `Claims`."""
         async with self._alone:
-            deadline = time.monotonic() + _PATIENCE_SECONDS
             try:
-                while not await self._locks.call(lambda it: _lock(it, kind)):
-                    if time.monotonic() > deadline:
-                        raise ClaimError(_BUSY)
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                await self._sync()
-            except _FAILURES:
-                raise ClaimError(_AWAY) from None
+                await self._lock(kind)
+                await self._read_all()
+            except BaseException:
+                await self._locks.close()  # and with the connection ends a lock that it may have
+                raise
             try:
                 yield
             finally:
@@ -109,29 +121,36 @@ class Once:
             link.abort()
             await link.close()
 
-    def ended(self) -> dict[tuple[str, str], bool]:
-        """The acts that have ended so far, and whether they were done: to be settled once the rows
-        of this moment are shared."""
+    def ended(self) -> Mapping[_Act, _End]:
+        """The acts that have ended so far: to be settled once the rows of this moment are
+        shared."""
         return dict(self._ended)
 
-    async def settle(self, ended: dict[tuple[str, str], bool]) -> None:
+    async def settle(self, ended: Mapping[_Act, _End]) -> None:
         """Settle claims: all rows are shared that there were when `ended` was called. Raises as
         `Link.call`."""
         now = time.monotonic()
         if not ended and self._settled and now - self._settled < _SETTLE_SECONDS:
             return
-        kinds, ids = [kind for kind, _ in ended], [id for _, id in ended]
         async with self._calling:
+            # Not those that were begun again meanwhile. One that begins from here on waits for the
+            # end of this call before it claims.
+            settled = {act: end for act, end in ended.items() if self._ended.get(act) is end}
+            values = [
+                [kind for kind, _ in settled],
+                [id for _, id in settled],
+                [end.is_done for end in settled.values()],
+            ]
             await self._claims.call(
                 lambda it: it.execute(
                     "SELECT relay.settle_claims(%s, %s, %s::text[], %s::text[], %s::boolean[])",
-                    [self._node, self._boot, kinds, ids, [*ended.values()]],
+                    [self._node, self._boot, *values],
                 )
             )
         self._settled = now
-        for name, is_done in ended.items():
-            if self._ended.get(name) == is_done:
-                del self._ended[name]
+        for act, end in settled.items():
+            if self._ended.get(act) is end:
+                del self._ended[act]
 
     async def number(self, series: str, subject: str, above: int) -> int:
         """See `Claims`."""
@@ -141,12 +160,11 @@ class Once:
         except _FAILURES:
             raise ClaimError(_AWAY) from None
 
-    async def _claim(self, kind: str, id: str) -> _Grant:
-        self._ended.pop((kind, id), None)  # not known any more
+    async def _claim(self, act: _Act) -> _Grant:
         try:
             async with self._calling:
                 grant = await self._claims.call(
-                    lambda it: _claim(it, (kind, id), (self._node, self._boot))
+                    lambda it: _claim(it, act, (self._node, self._boot))
                 )
         except _FAILURES:
             raise ClaimError(_AWAY) from None
@@ -154,24 +172,34 @@ class Once:
             raise ClaimError(_TAKEN.format(grant.owner) if grant.owner.strip() else _BUSY)
         return grant
 
+    async def _lock(self, kind: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        try:
+            while not await self._locks.call(lambda it: _lock(it, kind)):
+                if time.monotonic() > deadline:
+                    raise ClaimError(_BUSY)
+                await asyncio.sleep(_PAUSE_SECONDS)
+        except _FAILURES:
+            raise ClaimError(_AWAY) from None
+
     async def _read_all(self) -> None:
         try:
             await self._sync()
         except _FAILURES:
             raise ClaimError(_AWAY) from None
 
-    async def _release(self, kind: str, id: str) -> bool:
+    async def _release(self, act: _Act) -> bool:
         """Take a claim back; False: that may not have happened."""
         try:
             async with self._calling:
-                await self._claims.call(lambda it: _release(it, kind, id, self._node))
+                await self._claims.call(lambda it: _release(it, act, self._node))
         except _FAILURES:
             return False
         return True
 
 
-async def _claim(connection: Connection, act: tuple[str, str], process: tuple[str, str]) -> _Grant:
-    """`act`: kind and id; `process`: node and boot."""
+async def _claim(connection: Connection, act: _Act, process: tuple[str, str]) -> _Grant:
+    """`process`: node and boot."""
     cursor = await connection.execute(
         "SELECT * FROM relay.claim_act(%s, %s, %s, %s, %s)", [*act, *process, act[0] in REPEATABLE]
     )
@@ -189,9 +217,9 @@ async def _number(connection: Connection, series: str, subject: str, above: int)
     return int(row[0])
 
 
-async def _release(connection: Connection, kind: str, id: str, node: str) -> None:
+async def _release(connection: Connection, act: _Act, node: str) -> None:
     await connection.execute(
-        "DELETE FROM relay.claimed_act WHERE kind = %s AND id = %s AND node = %s", [kind, id, node]
+        "DELETE FROM relay.claimed_act WHERE kind = %s AND id = %s AND node = %s", [*act, node]
     )
 
 

@@ -5,12 +5,20 @@ import contextlib
 import json
 import shutil
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from relay.cluster.importing import import_database
+from relay.cluster.link import EngineRefusalError, Link
+from relay.cluster.node import ClusterSettings, migrated
+from relay.cluster.nodes import forget_node
+from relay.cluster.replication import calls
+from relay.cluster.replication.joining import join_with_rows
+from relay.cluster.replication.replication import Replication
 from relay.store import balance, users
 from relay.store.database import Database
 from relay.store.replication.joining import JoinError
@@ -180,6 +188,104 @@ def test_a_copy_joins_no_second_time(folder: Path, url: str, tmp_path: Path) -> 
     asyncio.run(join("b"))
     assert "has joined as node b" in refused(1, "import", "relay", str(tmp_path / "b.db"))
     assert "came with node b" in refused(1, "import", "relay", str(tmp_path / "copy.db"))
+    # A relay of an earlier version joined without a note; so does one after which PostgreSQL was
+    # put back to the state before. Its first account is here.
+    in_postgres(url, "DELETE FROM relay.origin RETURNING 1")
+    assert "came with node b" in refused(1, "import", "relay", str(tmp_path / "copy.db"))
+
+
+def copies(folder: Path, *names: str) -> list[Path]:
+    """The same database under several names."""
+    first, *others = [folder / f"{name}.db" for name in names]
+    filled(first, "a@x")
+    for other in others:
+        shutil.copy(first, other)
+    return [first, *others]
+
+
+@pytest.mark.parametrize("ways", ["join join", "join import"])
+async def test_of_copies_at_once_one_comes(
+    folder: Path, url: str, tmp_path: Path, ways: str
+) -> None:
+    await migrated(ClusterSettings(url, "test"))
+    paths = await asyncio.to_thread(copies, tmp_path, "a", "b")
+    databases = [await Database.open(path) for path in paths]
+    replications: list[Replication] = []
+
+    async def come(way: str, database: Database, node: str) -> str:
+        try:
+            if way == "import":
+                await import_database(url, database, dry_run=False)
+            else:
+                replications.append(await Replication.open(database, url, node))
+        except JoinError as error:
+            return "refused" if "already" in str(error) else str(error)
+        return "done"
+
+    coming = zip(ways.split(), databases, "ab", strict=True)
+    assert sorted(await asyncio.gather(*[come(*one) for one in coming])) == ["done", "refused"]
+    for one in replications:
+        await one.close()
+    for database in databases:
+        await database.close()
+    rows = "SELECT count(*) FROM relay.replicated_row WHERE tbl = 'statement'"
+    assert in_postgres(url, rows) == [(1,)]
+
+
+async def test_a_join_that_was_refused_claims_nothing(
+    folder: Path, url: str, tmp_path: Path
+) -> None:
+    await migrated(ClusterSettings(url, "test"))
+    for name in "ab":
+        await asyncio.to_thread(filled, tmp_path / f"{name}.db", "a@x")
+    async with member(url, "a", tmp_path / "a.db"):
+        with pytest.raises(JoinError, match="both it and the cluster have users"):
+            async with member(url, "b", tmp_path / "b.db"):
+                pass
+    run_sql(tmp_path / "b.db", "UPDATE users SET email = 'b@x'")
+    async with member(url, "c", tmp_path / "b.db") as c:
+        assert len(await c.rows("SELECT 1 FROM users")) == 2
+
+
+async def test_a_join_that_was_cut_off_can_be_forgotten(
+    folder: Path, url: str, tmp_path: Path
+) -> None:
+    """Nobody has rows of it."""
+    await migrated(ClusterSettings(url, "test"))
+    [first, copy] = await asyncio.to_thread(copies, tmp_path, "a", "b")
+    database, link = await Database.open(first), Link(url, "a")
+    await join_with_rows(database, link, "a")
+    await link.close()
+    with pytest.raises(JoinError, match="came with node a"):
+        async with member(url, "b", copy):
+            pass
+    assert await forget_node(url, "a") == 0
+    async with member(url, "b", copy) as b:
+        await b.sync()
+    with pytest.raises(EngineRefusalError, match="was declared gone"):
+        await Replication.open(database, url, "a")
+    await database.close()
+
+
+async def test_an_import_that_died_holds_no_row_back(
+    folder: Path, url: str, tmp_path: Path
+) -> None:
+    await migrated(ClusterSettings(url, "test"))
+    link = Link(url, "import")
+    await link.call(partial(calls.join_import, node="relay-import-usr_1"))
+    await link.close()
+    async with member(url, "a", tmp_path / "a.db") as a:
+        await a.run(ROWS["pause"])
+        await a.sync()
+        await a.run("DELETE FROM pause")
+        await a.sync()
+        seen = (
+            "SELECT seen = (SELECT seq FROM relay.replication) FROM relay.replica WHERE number = 2"
+        )
+        await until(lambda: in_postgres(url, seen) == [(True,)])
+    old = "UPDATE relay.replicated_row SET at = 0 RETURNING 1"
+    assert in_postgres(url, old) == [(1,)]
+    assert in_postgres(url, "SELECT relay.tidy_rows(0)") == [(1,)]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def ledger(
     with psycopg.connect(url, autocommit=True) as connection:
         for name in ("a", "b"):
             connection.execute("SELECT relay.join_replica(%s)", [name])
+        connection.execute("SELECT relay.join_import('relay-import-usr_1')")
         connection.execute("SELECT relay.poll('b', 'boot', NULL)")
         connection.execute(
             """INSERT INTO relay.claimed_act (kind, id, node, at)
@@ -34,7 +35,7 @@ def ledger(
 @pytest.mark.usefixtures("ledger")
 def test_a_silent_node_is_named_and_can_be_forgotten() -> None:
     states = {one["node"]: one["state"] for one in data("ledger", "nodes")}
-    assert states == {"a": "silent", "b": "alive"}
+    assert states == {"a": "silent", "b": "alive", "relay-import-usr_1": "import"}
     settings = config.load("relay.toml")
     [blocked] = [one for one in examine(settings) if "nobody may do" in one.found]
     assert "node a is silent" in blocked.found
@@ -42,6 +43,7 @@ def test_a_silent_node_is_named_and_can_be_forgotten() -> None:
     assert "refund" not in blocked.found
     assert blocked.remedy.endswith("relay ledger forget a")
     assert "no node b that is silent" in refused(1, "ledger", "forget", "b")
+    assert "no node relay-import" in refused(1, "ledger", "forget", "relay-import-usr_1")
     assert done("ledger", "forget", "a") == (
         "a is gone; 2 acts that it had begun can be done by others.\n"
     )

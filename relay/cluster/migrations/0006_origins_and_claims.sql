@@ -4,23 +4,52 @@
 CREATE TABLE relay.origin (
     account text COLLATE "C" PRIMARY KEY,
     node text NOT NULL,
-    is_complete boolean NOT NULL,  -- all rows are here; an import may end before that
+    is_complete boolean NOT NULL,  -- an import, and all of its rows are here
     at bigint NOT NULL DEFAULT relay.now_ms()
 );
 
-CREATE FUNCTION relay.note_origin(an_account text, name text, complete boolean)
-RETURNS void LANGUAGE sql AS $$
-    INSERT INTO relay.origin AS o (account, node, is_complete) VALUES (an_account, name, complete)
-    ON CONFLICT (account) DO UPDATE SET is_complete = o.is_complete OR excluded.is_complete
+-- The database with this first account, if its rows are here or on their way. Where the note is
+-- missing, since the database came before there were notes or PostgreSQL was put back to an earlier
+-- state, the account's row says so: no other database has an account with this id.
+CREATE FUNCTION relay.find_origin(an_account text)
+RETURNS TABLE (node text, is_complete boolean, at bigint) LANGUAGE sql AS $$
+    SELECT o.node, o.is_complete, o.at FROM relay.origin o WHERE o.account = an_account
+    UNION ALL
+    SELECT r.node, false, r.at FROM relay.replicated_row r
+    WHERE r.tbl = 'users' AND r.pk = json_build_array(an_account)::text
+      AND NOT EXISTS (SELECT FROM relay.origin o WHERE o.account = an_account)
 $$;
 
--- An import has ended. Its number stays taken, since its entries have it in their ids; it reads
--- nothing, so no row waits for it. One that shared nothing leaves no trace.
-CREATE FUNCTION relay.end_import(name text) RETURNS void LANGUAGE plpgsql AS $$
+-- Note that a database brings its rows, or has brought all of them. Returns the node that brings
+-- them, which may be another one that was first.
+CREATE FUNCTION relay.note_origin(an_account text, a_node text, complete boolean)
+RETURNS text LANGUAGE sql AS $$
+    INSERT INTO relay.origin AS o (account, node, is_complete)
+    VALUES (an_account, coalesce((SELECT f.node FROM relay.find_origin(an_account) f), a_node),
+            complete)
+    ON CONFLICT (account) DO UPDATE
+    SET is_complete = o.is_complete OR excluded.is_complete AND excluded.node = o.node
+    RETURNING o.node
+$$;
+
+-- An import begins, or goes on. It reads nothing later, so no row waits for it, however it ends. Its
+-- number stays taken, since its entries have it in their ids.
+ALTER TABLE relay.replica ADD COLUMN is_import boolean NOT NULL DEFAULT false;
+
+CREATE FUNCTION relay.join_import(name text)
+RETURNS TABLE (number int, entry bigint, entry_seq bigint) LANGUAGE plpgsql AS $$
 BEGIN
-    DELETE FROM relay.replica r WHERE r.node = name AND r.entry = 0;
-    UPDATE relay.replica r SET seen = 9223372036854775807 WHERE r.node = name;
+    RETURN QUERY SELECT * FROM relay.join_replica(name);
+    UPDATE relay.replica r SET seen = 9223372036854775807, is_import = true WHERE r.node = name;
 END $$;
+
+-- An import has ended. One that shared nothing leaves no trace.
+CREATE FUNCTION relay.end_import(name text) RETURNS void LANGUAGE sql AS $$
+    DELETE FROM relay.replica r WHERE r.node = name AND r.entry = 0
+$$;
+
+-- Acts are claimed by `claim_act` below.
+DROP FUNCTION relay.claim_once(text, text, text);
 
 -- A claim has the process that made it (`boot`). `is_done`: the act was done, and its rows are here.
 -- A claim without a node is free: its act was not done, or its rows are here.
@@ -110,7 +139,8 @@ CREATE FUNCTION relay.settle_claims(
 $$;
 
 -- An operator declares a node gone. Returns the number of acts that others may do now, if they were
--- not done; NULL: there is no such node, or it is alive, or gone already.
+-- not done; NULL: there is no such node, or it is alive, or gone already. Where it has shared
+-- nothing, the rows of its database may come with another node.
 CREATE FUNCTION relay.forget_replica(name text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     freed bigint;
@@ -121,10 +151,12 @@ BEGIN
         RETURN NULL;
     END IF;
     UPDATE relay.replica r SET is_gone = true, seen = 9223372036854775807
-    WHERE r.node = name AND NOT r.is_gone;
+    WHERE r.node = name AND NOT r.is_gone AND NOT r.is_import;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
+    DELETE FROM relay.origin o USING relay.replica r
+    WHERE o.node = name AND r.node = name AND r.entry = 0;
     UPDATE relay.claimed_act c SET node = '', is_done = false
     WHERE c.node = name AND NOT c.is_done;
     GET DIAGNOSTICS freed = ROW_COUNT;

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from relay.cluster.link import Connection
 from relay.store.replication.outbox import Outbatch
 
+ANSWER_SECONDS: Final = 5.0  # of a link for these calls: a batch may have megabytes
 MAX_ROWS: Final = 500
 _MAX_OCTETS: Final = 2_000_000  # of images, unless one row alone has more
 # One value, so that another thread than the loop's takes it apart.
@@ -32,10 +33,10 @@ class Mark(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """A database that has brought its rows, as the node of this name. `at`: epoch ms."""
+    """A database that brings its rows, as the node of this name. `at`: epoch ms."""
 
     node: str
-    is_complete: bool  # all of them are here
+    is_complete: bool  # it is an import, and all of its rows are here
     at: int
 
 
@@ -57,25 +58,44 @@ async def join(connection: Connection, node: str) -> Mark:
     return Mark(*row)
 
 
+async def join_import(connection: Connection, node: str) -> Mark:
+    """As `join`, for an import."""
+    cursor = await connection.execute("SELECT * FROM relay.join_import(%s)", [node])
+    row = await cursor.fetchone()
+    assert row is not None
+    return Mark(*row)
+
+
+async def end_import(connection: Connection, node: str) -> None:
+    """Say that an import has ended."""
+    await connection.execute("SELECT relay.end_import(%s)", [node])
+
+
 async def find_origin(connection: Connection, account: str) -> Origin | None:
-    """The database whose first account this is, if its rows are here."""
-    cursor = await connection.execute(
-        "SELECT node, is_complete, at FROM relay.origin WHERE account = %s", [account]
-    )
+    """The database whose first account this is, if its rows are here or on their way."""
+    cursor = await connection.execute("SELECT * FROM relay.find_origin(%s)", [account])
     row = await cursor.fetchone()
     return None if row is None else Origin(*row)
 
 
 async def note_origin(
-    connection: Connection, account: str, node: str, *, is_complete: bool
-) -> None:
-    """Note that a database brings its rows, or has brought all of them."""
-    await connection.execute("SELECT relay.note_origin(%s, %s, %s)", [account, node, is_complete])
+    connection: Connection, account: str, node: str, *, is_complete: bool = False
+) -> str:
+    """Note that a database brings its rows, or has brought all of them; returns the node that
+    brings them, which is another one if that was first."""
+    cursor = await connection.execute(
+        "SELECT relay.note_origin(%s, %s, %s)", [account, node, is_complete]
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return str(row[0])
 
 
-async def end_import(connection: Connection, node: str) -> None:
-    """Say that a node's rows are all that there will ever be of it."""
-    await connection.execute("SELECT relay.end_import(%s)", [node])
+async def withdraw_origin(connection: Connection, account: str, node: str) -> None:
+    """Take back that a database brings its rows: it brought none."""
+    await connection.execute(
+        "DELETE FROM relay.origin WHERE account = %s AND node = %s", [account, node]
+    )
 
 
 async def share(

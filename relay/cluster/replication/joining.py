@@ -1,14 +1,19 @@
 """A database brings its rows to the other nodes, and gets theirs.
 
 Decides that no database brings its rows twice under two names: its copies would double balances.
-Must not know which rows contradict each other (`relay.store.replication.joining`).
+So its first account is noted in PostgreSQL before any of its rows can go there. Must not know which
+rows contradict each other (`relay.store.replication.joining`).
 """
 
+import contextlib
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
-from relay.cluster.link import Link
+from relay.cluster.link import EngineAwayError, EngineRefusalError, Link
 from relay.cluster.replication import calls
+from relay.cluster.schema import SchemaError
 from relay.store.database import Database
 from relay.store.replication import joining
 
@@ -22,29 +27,54 @@ async def join_with_rows(database: Database, link: Link, node: str) -> None:
         StoreError: SQLite failed.
     """
     account = await database.run(joining.origin)
-    if account is not None:
-        await find_origin(link, account, node)
-    await take_place(database, link, node)
-    if account is not None:
-        await link.call(partial(calls.note_origin, account=account, node=node, is_complete=True))
+    origin = None if account is None else await find_origin(link, account, node)
+    mark = await link.call(partial(calls.join, node=node))
+    async with claimed_origin(link, account, node, is_kept=origin is not None and mark.entry > 0):
+        await take_rows(database, link, node, mark)
 
 
 async def find_origin(link: Link, account: str, node: str) -> calls.Origin | None:
-    """The database whose first account this is, if it brought its rows as this node. Raises
-    JoinError: it did so as another one, else as `Link.call`."""
+    """The database whose first account this is, if it brings its rows as this node. Raises
+    JoinError: it does so as another one, else as `Link.call`."""
     found = await link.call(partial(calls.find_origin, account=account))
-    if found is not None and found.node != node:
-        raise joining.JoinError(
-            f"the rows of this database, or of a copy of it, came with node {found.node} already: "
-            "begin with an empty database"
-        )
+    if found is not None:
+        _check_owner(found.node, node)
     return found
 
 
-async def take_place(database: Database, link: Link, node: str, *, again: bool = False) -> None:
-    """Have a number among the nodes, read all rows of the others and note the own ones. `again`:
-    see `relay.store.replication.joining.join`. Raises as `join_with_rows`."""
-    mark = await link.call(lambda it: calls.join(it, node))
+def _check_owner(owner: str, node: str) -> None:
+    if owner != node:
+        raise joining.JoinError(
+            f"the rows of this database, or of a copy of it, came with node {owner} already: "
+            "begin with an empty database"
+        )
+
+
+@asynccontextmanager
+async def claimed_origin(
+    link: Link, account: str | None, node: str, *, is_kept: bool
+) -> AsyncIterator[None]:
+    """Be the only node with the rows of a database, by its first account (None: it has none). A
+    database that is refused inside brings none, so a copy may; `is_kept`: it brought some before.
+    Raises JoinError: another node has them, else as `Link.call`."""
+    if account is None:
+        yield
+        return
+    _check_owner(await link.call(partial(calls.note_origin, account=account, node=node)), node)
+    try:
+        yield
+    except joining.JoinError:
+        if not is_kept:
+            with contextlib.suppress(EngineAwayError, EngineRefusalError, SchemaError):
+                await link.call(partial(calls.withdraw_origin, account=account, node=node))
+        raise
+
+
+async def take_rows(
+    database: Database, link: Link, node: str, mark: calls.Mark, *, again: bool = False
+) -> None:
+    """Read all rows of the others and note the own ones. `mark`: of this node; `again`: see
+    `relay.store.replication.joining.join`. Raises as `join_with_rows`."""
     await database.run(joining.begin_to_receive)
     seen = 0
     while True:

@@ -27,14 +27,13 @@ from relay.cluster.schema import SchemaError
 from relay.store.database import Database, StoreError
 from relay.store.replication import joining, outbox, recovery, use
 from relay.store.replication.applying import Applier, parse
-from relay.store.replication.shape import read_tables
+from relay.store.replication.shape import adds_only, read_tables
 
 _log = logging.getLogger("relay.cluster")
 
 _LOOK_SECONDS: Final = 0.2  # between two looks at the outbox
 _POLL_SECONDS: Final = 1.0  # between two looks at PostgreSQL
 _TIDY_SECONDS: Final = 600.0
-_ANSWER_SECONDS: Final = 5.0  # a batch may have megabytes
 _CLOSE_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 1.0
 _NO_ADDRESSES: Final[Mapping[str, str]] = {}
@@ -62,7 +61,7 @@ class Replication:
         self._database = database
         self._node = node
         self._keep_seconds = keep_requests_days * 86_400
-        self._link = Link(url, f"{node} shares", _ANSWER_SECONDS)
+        self._link = Link(url, f"{node} shares", calls.ANSWER_SECONDS)
         self._ear = Link(url, f"{node} hears of rows")
         self._listening: Connection | None = None
         self._lock = asyncio.Lock()
@@ -185,7 +184,7 @@ class Replication:
             found = await self._database.run(partial(joining.resume, node=self._node), writes=True)
         self._seen = found.seen
         self._tables = await self._database.run(read_tables)
-        self._adds_only = [it.name for it in self._tables.values() if it.sharing != "rows"]
+        self._adds_only = adds_only(self._tables)
         self._applier = Applier(self._tables)
         try:
             await self._find_mark()

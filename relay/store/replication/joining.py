@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from relay.store.database import StoreError, transaction
 from relay.store.ids import STEP
-from relay.store.replication import capture, recovery, use
+from relay.store.replication import capture, outbox, recovery, use
 from relay.store.replication.applying import Applier, Incoming, parse
 from relay.store.replication.images import decode_key, decode_row
 from relay.store.replication.shape import Table, read_tables
@@ -122,6 +122,7 @@ def join(
                    WHERE other.tbl = outbox.tbl AND other.pk = outbox.pk)"""
             )
             connection.execute(_DROP_KNOWN_REQUESTS)
+            outbox.close_gaps(connection, entry)
             rows = connection.execute(
                 "SELECT seq, node, tbl, pk, image FROM temp.received ORDER BY seq"
             )

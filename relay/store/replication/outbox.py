@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.store.replication.images import decode_columns, decode_key, encode_row
-from relay.store.replication.shape import Table
+from relay.store.replication.shape import Table, adds_only
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -21,6 +21,10 @@ MAX_ENTRIES: Final = 500
 _MAX_OCTETS: Final = 1_000_000  # of images in a batch, unless one row alone has more
 
 
+# By way of ids below zero, since some new ones are taken by entries that come later.
+_NUMBER_ANEW: Final = """UPDATE outbox SET id = -(? + place)
+    FROM (SELECT id AS before, row_number() OVER (ORDER BY id) AS place FROM outbox)
+    WHERE id = before"""
 _UNNOTED: Final = """SELECT coalesce((SELECT max(number) FROM usage), 0) > noted,
     (SELECT count(*) FROM (SELECT 1 FROM outbox WHERE sent IS NULL LIMIT ?)) FROM replica"""
 _NEXT_NUMBER: Final = """SELECT max(number) FROM (SELECT number FROM usage
@@ -128,7 +132,7 @@ def note_sent(
     """Note that all entries up to `upto` were shared, under numbers up to `seq`; within a
     transaction. Entries about rows that no other node changes are not needed any more."""
     # `+` keeps SQLite from the index by row, which has all entries of these tables.
-    own = [name for name, table in tables.items() if table.sharing != "rows"]
+    own = adds_only(tables)
     connection.execute(
         f"DELETE FROM outbox WHERE id <= ? AND sent IS NULL AND +tbl IN ({_marks(own)})",  # noqa: S608
         (upto, *own),
@@ -155,6 +159,18 @@ def last_entry(connection: sqlite3.Connection) -> int:
     """The id of the last entry that there ever was."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
     return 0 if row is None else int(row[0])
+
+
+def close_gaps(connection: sqlite3.Connection, after: int) -> None:
+    """Number all entries from `after` + 1 on, in their order, while none was sent; within a
+    transaction. A missing entry before the first one would look like one that was sent."""
+    connection.execute(_NUMBER_ANEW, (after,))
+    connection.execute("UPDATE outbox SET id = -id")
+    connection.execute(
+        """UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), ?) FROM outbox)
+           WHERE name = 'outbox'""",
+        (after,),
+    )
 
 
 def unsent_by_table(connection: sqlite3.Connection) -> dict[str, int]:

@@ -34,6 +34,11 @@ def read_tables(connection: sqlite3.Connection) -> dict[str, Table]:
     return {name: _read(connection, name, sharing) for name, (sharing, _) in SHARED.items()}
 
 
+def adds_only(tables: dict[str, Table]) -> list[str]:
+    """The names of the tables whose rows never change."""
+    return [name for name, table in tables.items() if table.sharing != "rows"]
+
+
 def _read(connection: sqlite3.Connection, name: str, sharing: Sharing) -> Table:
     found = connection.execute(
         "SELECT name, type, pk FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid", (name,)

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from relay.cluster.link import Link
+from relay.cluster.replication.joining import join_with_rows
 from relay.cluster.replication.replication import Replication, leave
+from relay.cluster.replication.use import bring
 from relay.store import audit, balance, users
 from relay.store.database import Database
 from relay.store.replication.joining import JoinError
 from tests.cluster.replication.members import assert_equal, member, settle
-from tests.cluster.replication.rows import ROWS, USAGE
+from tests.cluster.replication.rows import ROWS, USAGE, USER
+from tests.cluster.replication.test_use import INSERT, window
 
 ALONE = [it for table, it in ROWS.items() if table not in ("statement", "audit")]
 
@@ -107,3 +111,43 @@ async def test_a_new_database_of_a_node_gets_its_rows_back(url: str, tmp_path: P
             await settle(a, b)
             await assert_equal(a, b)
             assert len(await b.rows("SELECT 1 FROM usage")) == 2
+
+
+async def joined(url: str, path: Path, node: str, *, is_brought: bool) -> None:
+    """Let a database join, and end before a row of it is sent. `is_brought`: the use of its limits
+    was."""
+    database = await Database.open(path)
+    link = Link(url, node)
+    await join_with_rows(database, link, node)
+    if is_brought:
+        await bring(database, link, node, {})
+    await link.close()
+    await database.close()
+
+
+@pytest.mark.parametrize("is_brought", [False, True], ids=["at once", "after the use"])
+@pytest.mark.parametrize("known", ["value", "value users keys"])
+async def test_a_join_undoes_no_change_of_another(
+    url: str, tmp_path: Path, known: str, is_brought: bool
+) -> None:
+    async with member(url, "a", tmp_path / "a.db") as a:
+        for table in ("value", "users", "keys", "usage"):
+            await a.run(ROWS[table])
+        await a.sync()
+        database = await Database.open(tmp_path / "b.db")
+        for table in known.split():
+            await execute(database, ROWS[table])
+        await execute(database, USER, "usr_2", "c@d")
+        await execute(database, USAGE, "req_2", 4.0, "usr_2")
+        await execute(database, INSERT, *window())
+        await database.close()
+        await joined(url, tmp_path / "b.db", "b", is_brought=is_brought)
+        await a.run("UPDATE users SET plan = 'closed'")
+        await a.run("UPDATE keys SET revoked_at = 9.0")
+        await a.sync()
+        async with member(url, "b", tmp_path / "b.db") as b:
+            await settle(a, b)
+            await assert_equal(a, b)
+            assert await b.rows("SELECT plan FROM users ORDER BY id") == [("closed",), ("free",)]
+            assert await b.rows("SELECT revoked_at FROM keys") == [(9.0,)]
+            assert await b.rows("SELECT count(*) FROM usage") == [(2,)]

@@ -1,21 +1,31 @@
 """Acts that may happen once happen once, on whichever nodes they are tried at the same time."""
 
 import asyncio
+import contextlib
+import sqlite3
+import threading
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
+from relay.cluster.link import EngineAwayError
+from relay.cluster.once import Once
 from relay.store import balance, factors, payment_events, users
 from relay.store.audit import Change, record
-from relay.store.claims import ClaimError
+from relay.store.claims import ClaimError, Claims
 from relay.store.codes import CodeError, Grant, NewBatch, create_batch, redeem
+from relay.store.database import Database
 from relay.store.payment_events import Fact, Offered
 from relay.store.payments import Purchase, open_payment
 from relay.store.server_secret import sealing_key
 from relay.store.users import User
 from tests.cluster.postgres import Postgres
-from tests.cluster.replication.members import Member, assert_equal, member, settle
+from tests.cluster.replication.members import Member, assert_equal, member, settle, until
+from tests.cluster.replication.rows import ROWS
 
 NOON = 1_780_000_000.0
 DIGEST = b"d" * 32
@@ -156,3 +166,151 @@ async def test_without_postgresql_such_acts_are_refused(
         with pytest.raises(ClaimError, match="is away"):
             await new_user(a, "a@b.c")
         assert await a.rows("SELECT * FROM users") == []
+
+
+async def can(once: Once | Claims, id: str = "1") -> bool:
+    """Do an act, if that is allowed now."""
+    try:
+        async with once.once("act", id):
+            return True
+    except ClaimError:
+        return False
+
+
+async def begun(database: Database, work: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
+    """An act that is under way."""
+    has_begun = asyncio.Event()
+
+    async def act() -> None:
+        async with database.claims.once("act", "1"):
+            has_begun.set()
+            await work()
+
+    task = asyncio.create_task(act())
+    await has_begun.wait()
+    return task
+
+
+async def test_an_act_whose_caller_has_left_is_free(trio: list[Member]) -> None:
+    task = await begun(trio[0].database, asyncio.Event().wait)
+    assert not await can(trio[1].database.claims)
+    task.cancel()
+    await asyncio.wait([task])
+    await until(lambda: can(trio[1].database.claims))
+
+
+async def test_an_act_goes_on_without_its_caller(trio: list[Member]) -> None:
+    a, b, _ = trio
+    may_end = threading.Event()
+
+    def work(connection: sqlite3.Connection) -> None:
+        may_end.wait()
+        connection.execute(ROWS["pause"])
+
+    task = await begun(a.database, lambda: a.database.write(work))
+    task.cancel()
+    await asyncio.wait([task])
+    assert not await can(b.database.claims)
+    may_end.set()
+
+    async def is_seen() -> bool:
+        try:
+            async with b.database.claims.once("act", "1"):
+                assert await b.rows("SELECT upstream FROM pause") == [("up",)]
+                return True
+        except ClaimError:
+            return False
+
+    await until(is_seen)
+
+
+async def test_a_claim_that_was_cancelled_is_free(
+    trio: list[Member], connection: psycopg.AsyncConnection[Any]
+) -> None:
+    a, b, _ = trio
+    async with connection.transaction():
+        await connection.execute("LOCK relay.claimed_act")
+        task = asyncio.create_task(can(a.database.claims))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+        async def waits() -> bool:
+            return await (await connection.execute(waiting)).fetchone() != (0,)
+
+        await until(waits)
+        task.cancel()
+        await asyncio.wait([task])
+    await until(lambda: can(b.database.claims))
+
+
+async def no_sync() -> None:
+    """Nothing is shared."""
+
+
+async def fail(once: Once, error: type[BaseException]) -> None:
+    with contextlib.suppress(error):
+        async with once.once("act", "1"):
+            raise error
+
+
+@pytest.fixture
+async def pair(url: str) -> AsyncIterator[tuple[Once, Once]]:
+    """Node a, of which an attempt at an act may have been done, and node b."""
+    a, b = Once(url, "a", no_sync), Once(url, "b", no_sync)
+    for error in (asyncio.CancelledError, ZeroDivisionError):
+        await fail(a, error)
+    yield a, b
+    for one in (a, b):
+        await one.close()
+
+
+async def test_a_claim_under_way_is_not_settled(pair: tuple[Once, Once]) -> None:
+    a, b = pair
+    ended = a.ended()
+    async with a.once("act", "1"):
+        await a.settle(ended)
+        assert not await can(b)
+    await a.settle(a.ended())
+    assert not await can(b)  # it was done
+
+
+async def test_each_attempt_is_settled_by_itself(pair: tuple[Once, Once]) -> None:
+    """The rows of the later one may not be shared yet."""
+    a, b = pair
+    ended = a.ended()
+    await fail(a, ZeroDivisionError)
+    await a.settle(ended)
+    assert not await can(b)
+    await a.settle(a.ended())
+    assert await can(b)
+
+
+async def test_a_node_makes_one_attempt_at_a_time(pair: tuple[Once, Once]) -> None:
+    inside = most = 0
+
+    async def attempt(then: int = 0) -> None:
+        nonlocal inside, most
+        async with pair[0].once("act", "1"):
+            inside += 1
+            most = max(most, inside)
+            for number in range(3):  # the time of some claims
+                await pair[1].number("series", str(number), 0)
+            inside -= 1
+        if then:
+            await attempt(then - 1)
+
+    await asyncio.gather(*[attempt(then=2) for _ in range(3)])
+    assert most == 1
+
+
+async def test_an_act_alone_that_cannot_begin_blocks_none(url: str) -> None:
+    async def away() -> None:
+        raise EngineAwayError("it is away")
+
+    a, b = Once(url, "a", away), Once(url, "b", no_sync)
+    with pytest.raises(ClaimError, match="is away"):
+        async with a.alone("counting"):
+            pass
+    async with b.alone("counting"):
+        pass
+    for one in (a, b):
+        await one.close()
