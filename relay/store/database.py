@@ -65,7 +65,7 @@ class Database:
         reader: aiosqlite.Connection,
     ) -> None:
         self.actor = RELAY  # whose changes the audit log shows
-        self._path = path
+        self.path = path
         self._turns = Turns(executor)
         self._writer = writer
         self._reader = reader
@@ -203,15 +203,15 @@ class Database:
             StoreError: SQLite failed, and nothing was written.
         """
         if self.is_writing:
-            raise BusyError(f"database {self._path}: the thread is writing")
+            raise BusyError(f"database {self.path}: the thread is writing")
         try:
             if self._state.inline is None:
-                self._state.inline = _open_inline(self._path)
+                self._state.inline = _open_inline(self.path)
             return work(self._state.inline)
         except sqlite3.Error as error:
-            raise failure_of(error)(describe_error(self._path, error)) from error
+            raise failure_of(error)(describe_error(self.path, error)) from error
         except UnicodeError as error:
-            raise StoreError(f"database {self._path}: a value is not valid Unicode") from error
+            raise StoreError(f"database {self.path}: a value is not valid Unicode") from error
 
     async def checkpoint(self) -> None:
         """Copy the write-ahead log into the database file, which waits for the disk. The loop
@@ -228,11 +228,11 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise failure_of(error)(describe_error(self._path, error)) from error
+            raise failure_of(error)(describe_error(self.path, error)) from error
         except UnicodeError as error:
-            raise StoreError(f"database {self._path}: a value is not valid Unicode") from error
+            raise StoreError(f"database {self.path}: a value is not valid Unicode") from error
         except ExecutorClosedError as error:
-            raise StoreError(f"database {self._path}: is closed") from error
+            raise StoreError(f"database {self.path}: is closed") from error
 
 
 def _open_inline(path: Path) -> sqlite3.Connection:

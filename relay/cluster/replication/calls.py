@@ -50,9 +50,10 @@ class Page(NamedTuple):
     is_last: bool
 
 
-async def join(connection: Connection, node: str) -> Mark:
-    """Have a number, and hear how far this node is."""
-    cursor = await connection.execute("SELECT * FROM relay.join_replica(%s)", [node])
+async def join(connection: Connection, node: str, place: str) -> Mark:
+    """Have a number and the name, and hear how far this node is. `place`: of its database; while
+    that of another relay has the name, PostgreSQL refuses."""
+    cursor = await connection.execute("SELECT * FROM relay.join_node(%s, %s)", [node, place])
     row = await cursor.fetchone()
     assert row is not None
     return Mark(*row)
@@ -127,9 +128,14 @@ async def read(connection: Connection, seen: int, node: str, adds_only: Sequence
     return Page(rows, number, max(head, last or 0) if is_last else last, is_last)
 
 
-async def note_seen(connection: Connection, node: str, seen: int) -> int | None:
+async def leave(connection: Connection, node: str, place: str) -> None:
+    """Free the node's name for another relay."""
+    await connection.execute("SELECT relay.leave_name(%s, %s)", [node, place])
+
+
+async def note_seen(connection: Connection, node: str, seen: int, place: str) -> int | None:
     """Say how far this node has read; returns the number of the last row. None: it is unknown."""
-    cursor = await connection.execute("SELECT relay.note_seen(%s, %s)", [node, seen])
+    cursor = await connection.execute("SELECT relay.note_seen(%s, %s, %s)", [node, seen, place])
     row = await cursor.fetchone()
     return None if row is None or row[0] is None else int(row[0])
 

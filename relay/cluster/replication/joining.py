@@ -6,6 +6,8 @@ rows contradict each other (`relay.store.replication.joining`).
 """
 
 import contextlib
+import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,9 +30,14 @@ async def join_with_rows(database: Database, link: Link, node: str) -> None:
     """
     account = await database.run(joining.origin)
     origin = None if account is None else await find_origin(link, account, node)
-    mark = await link.call(partial(calls.join, node=node))
+    mark = await link.call(partial(calls.join, node=node, place=place_of(database)))
     async with claimed_origin(link, account, node, is_kept=origin is not None and mark.entry > 0):
         await take_rows(database, link, node, mark)
+
+
+def place_of(database: Database) -> str:
+    """The host and the file of a database, as other relays and their operators see it."""
+    return f"{socket.gethostname()}:{os.path.realpath(database.path)}"
 
 
 async def find_origin(link: Link, account: str, node: str) -> calls.Origin | None:

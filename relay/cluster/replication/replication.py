@@ -21,7 +21,7 @@ import psycopg
 from relay.cluster.link import Connection, EngineAwayError, EngineRefusalError, Link
 from relay.cluster.once import Once
 from relay.cluster.replication import calls
-from relay.cluster.replication.joining import join_with_rows
+from relay.cluster.replication.joining import join_with_rows, place_of
 from relay.cluster.replication.use import bring
 from relay.cluster.schema import SchemaError
 from relay.store.database import Database, StoreError
@@ -60,6 +60,7 @@ class Replication:
     def __init__(self, database: Database, url: str, node: str, keep_requests_days: float) -> None:
         self._database = database
         self._node = node
+        self._place = place_of(database)
         self._keep_seconds = keep_requests_days * 86_400
         self._link = Link(url, f"{node} shares", calls.ANSWER_SECONDS)
         self._ear = Link(url, f"{node} hears of rows")
@@ -102,7 +103,7 @@ class Replication:
         try:
             await self._begin(addresses)
         except BaseException:
-            await self._close_links()
+            await self._leave()
             raise
         database.share(self.once)
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -121,7 +122,7 @@ class Replication:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._close_links()
+        await self._leave()
 
     async def figures(self) -> ReplicationFigures:
         """The state at this moment. Raises StoreError: SQLite failed."""
@@ -197,7 +198,7 @@ class Replication:
 
     async def _find_mark(self) -> None:
         """Find out which changes PostgreSQL has."""
-        mark = await self._link.call(lambda it: calls.join(it, self._node))
+        mark = await self._link.call(partial(calls.join, node=self._node, place=self._place))
         state = await self._database.write(
             partial(recovery.meet, tables=self._tables, node=self._node, mark=mark)
         )
@@ -288,7 +289,9 @@ class Replication:
 
     async def _poll(self) -> None:
         self._polled = time.monotonic()
-        head = await self._link.call(partial(calls.note_seen, node=self._node, seen=self._seen))
+        head = await self._link.call(
+            partial(calls.note_seen, node=self._node, seen=self._seen, place=self._place)
+        )
         if head is None or head < self._seen:
             # It was put back to an earlier state: all rows are read again.
             _log.error("PostgreSQL has lost rows: all are read once more")
@@ -328,6 +331,16 @@ class Replication:
             await self._ear.close()
             await asyncio.sleep(_LOOK_SECONDS)
         return False
+
+    async def _leave(self) -> None:
+        """Free the name, as far as PostgreSQL is there, and close all connections."""
+        if self._link.down_since is None:
+            with contextlib.suppress(
+                TimeoutError, EngineAwayError, EngineRefusalError, SchemaError
+            ):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._link.call(partial(calls.leave, node=self._node, place=self._place))
+        await self._close_links()
 
     async def _close_links(self) -> None:
         await self.once.close()
