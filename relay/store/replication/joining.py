@@ -22,6 +22,9 @@ _REPORTED: Final = 20  # conflicts that a refusal names
 _DROP_KNOWN_REQUESTS: Final = """DELETE FROM outbox WHERE tbl = 'usage' AND pk IN (
     SELECT json_array(number) FROM usage WHERE id IN (
         SELECT json_extract(image, '$.id') FROM temp.received WHERE tbl = 'usage'))"""
+# No two databases make an account with one id.
+_COPIED: Final = """SELECT other.node FROM temp.received AS other JOIN outbox
+    ON outbox.tbl = other.tbl AND outbox.pk = other.pk WHERE other.tbl = 'users' LIMIT 1"""
 _NAMES: Final = ("email", "name", "subject", "id")  # columns that name a row to people
 
 
@@ -41,6 +44,14 @@ class JoinError(StoreError):
     def __init__(self, message: str, conflicts: Sequence[Conflict] = ()) -> None:
         super().__init__(message)
         self.conflicts = conflicts
+
+
+def came_already(node: str) -> JoinError:
+    """The error of a database whose rows came with another node, or with a copy."""
+    return JoinError(
+        f"the rows of this database, or of a copy of it, came with node {node} already: begin with "
+        "an empty database"
+    )
 
 
 class Membership(NamedTuple):
@@ -96,7 +107,8 @@ def join(
     Opens its own transaction.
 
     Raises:
-        JoinError: rows of both sides contradict each other.
+        JoinError: rows of both sides contradict each other, or the others have an account of this
+            database although the node has shared nothing: it is a copy.
     """
     tables = read_tables(connection)
     number, entry = place
@@ -115,6 +127,9 @@ def join(
                     _renumber(connection, table, number)
                 _note_all(connection, table)
             capture.note_all_numbers(connection)
+            copied = connection.execute(_COPIED).fetchone()
+            if copied is not None and not again and not entry:
+                raise came_already(copied[0])
             conflicts = [] if again else list(_differing(connection, tables))
             # The others' rows come over this node's equal ones, which need not be sent then.
             connection.execute(
