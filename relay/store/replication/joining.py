@@ -22,6 +22,11 @@ _REPORTED: Final = 20  # conflicts that a refusal names
 _DROP_KNOWN_REQUESTS: Final = """DELETE FROM outbox WHERE tbl = 'usage' AND pk IN (
     SELECT json_array(number) FROM usage WHERE id IN (
         SELECT json_extract(image, '$.id') FROM temp.received WHERE tbl = 'usage'))"""
+_IS_HERE: Final = "tbl = 'usage' AND json_extract(image, '$.id') IN (SELECT id FROM usage)"
+_RECEIVED: Final = f"""SELECT json_extract(pk, '$[0]'), max(json_extract(pk, '$[1]'))
+    FROM temp.received WHERE {_IS_HERE} GROUP BY 1"""  # noqa: S608
+_NOTE_RECEIVED: Final = """INSERT INTO usage_received VALUES (?, ?)
+    ON CONFLICT DO UPDATE SET entry = max(entry, excluded.entry)"""
 # No two databases make an account with one id.
 _COPIED: Final = """SELECT other.node FROM temp.received AS other JOIN outbox
     ON outbox.tbl = other.tbl AND outbox.pk = other.pk WHERE other.tbl = 'users' LIMIT 1"""
@@ -138,11 +143,14 @@ def join(
             )
             connection.execute(_DROP_KNOWN_REQUESTS)
             outbox.close_gaps(connection, entry)
+            received = connection.execute(_RECEIVED).fetchall()
+            connection.execute(f"DELETE FROM temp.received WHERE {_IS_HERE}")  # noqa: S608
             rows = connection.execute(
                 "SELECT seq, node, tbl, pk, image FROM temp.received ORDER BY seq"
             )
             applier = Applier(tables, is_joining=True)
             applier.apply_within(connection, _incoming(rows), is_last=False)
+            connection.executemany(_NOTE_RECEIVED, received)
             conflicts += _held(connection, tables)
             if conflicts:
                 raise JoinError(_report(node, conflicts), conflicts)

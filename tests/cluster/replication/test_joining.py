@@ -1,5 +1,6 @@
 """A node whose database has rows joins with all of them, or not at all."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,21 @@ async def test_a_new_database_of_a_node_gets_its_rows_back(url: str, tmp_path: P
             await settle(a, b)
             await assert_equal(a, b)
             assert len(await b.rows("SELECT 1 FROM usage")) == 2
+
+
+async def test_a_database_from_before_a_join_is_put_back(url: str, tmp_path: Path) -> None:
+    await filled(tmp_path / "a.db", "a@x")
+    shutil.copy(tmp_path / "a.db", tmp_path / "before.db")
+    async with member(url, "b", tmp_path / "b.db") as b:
+        async with member(url, "a", tmp_path / "a.db") as a:
+            await a.run(USAGE, "req_2", 2.0, "usr_1")
+            await a.sync()
+        async with member(url, "a", tmp_path / "before.db") as a:
+            await a.run(USAGE, "req_3", 3.0, "usr_1")
+            await settle(a, b)
+            await assert_equal(a, b)
+            assert await b.rows("SELECT count(*) FROM usage") == [(3,)]
+            assert await b.rows("SELECT credited FROM balance") == [(15,)]
 
 
 async def joined(url: str, path: Path, node: str, *, is_brought: bool) -> None:
