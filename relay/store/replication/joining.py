@@ -18,6 +18,9 @@ from relay.store.replication.images import decode_key, decode_row
 from relay.store.replication.shape import Table, read_tables
 
 _REPORTED: Final = 20  # conflicts that a refusal names
+_DROP_KNOWN_ROWS: Final = """DELETE FROM outbox WHERE EXISTS (
+    SELECT 1 FROM temp.received AS other
+    WHERE other.tbl = outbox.tbl AND other.pk = outbox.pk)"""
 # Each node numbers requests in its own way: they are known by their ids.
 _DROP_KNOWN_REQUESTS: Final = """DELETE FROM outbox WHERE tbl = 'usage' AND pk IN (
     SELECT json_array(number) FROM usage WHERE id IN (
@@ -137,20 +140,10 @@ def join(
                 raise came_already(copied[0])
             conflicts = [] if again else list(_differing(connection, tables))
             # The others' rows come over this node's equal ones, which need not be sent then.
-            connection.execute(
-                """DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM temp.received AS other
-                   WHERE other.tbl = outbox.tbl AND other.pk = outbox.pk)"""
-            )
+            connection.execute(_DROP_KNOWN_ROWS)
             connection.execute(_DROP_KNOWN_REQUESTS)
             outbox.close_gaps(connection, entry)
-            received = connection.execute(_RECEIVED).fetchall()
-            connection.execute(f"DELETE FROM temp.received WHERE {_IS_HERE}")  # noqa: S608
-            rows = connection.execute(
-                "SELECT seq, node, tbl, pk, image FROM temp.received ORDER BY seq"
-            )
-            applier = Applier(tables, is_joining=True)
-            applier.apply_within(connection, _incoming(rows), is_last=False)
-            connection.executemany(_NOTE_RECEIVED, received)
+            _apply_received(connection, tables)
             conflicts += _held(connection, tables)
             if conflicts:
                 raise JoinError(_report(node, conflicts), conflicts)
@@ -231,6 +224,16 @@ def _renumber(connection: sqlite3.Connection, table: Table, number: int) -> None
     )
     for _, sql in guards:
         connection.execute(sql)
+
+
+def _apply_received(connection: sqlite3.Connection, tables: dict[str, Table]) -> None:
+    """Apply the rows of the others, but for requests that are here."""
+    received = connection.execute(_RECEIVED).fetchall()
+    connection.execute(f"DELETE FROM temp.received WHERE {_IS_HERE}")  # noqa: S608
+    rows = connection.execute("SELECT seq, node, tbl, pk, image FROM temp.received ORDER BY seq")
+    applier = Applier(tables, is_joining=True)
+    applier.apply_within(connection, _incoming(rows), is_last=False)
+    connection.executemany(_NOTE_RECEIVED, received)
 
 
 def _incoming(rows: Iterable[tuple[Any, ...]]) -> Iterator[Incoming]:
