@@ -232,6 +232,27 @@ async def test_of_copies_at_once_one_comes(
     assert in_postgres(url, rows) == [(1,)]
 
 
+async def test_a_copy_is_known_by_any_account(folder: Path, url: str, tmp_path: Path) -> None:
+    await migrated(ClusterSettings(url, "test"))
+    [first, copy] = await asyncio.to_thread(copies, tmp_path, "a", "b")
+    await asyncio.to_thread(filled, first, "b@x")
+    run_sql(first, "UPDATE users SET created_at = 0 WHERE email = 'a@x'")
+    await asyncio.to_thread(shutil.copy, first, copy)
+    run_sql(first, "DELETE FROM users WHERE email = 'a@x'")
+    async with member(url, "a", first) as a:
+        await a.sync()
+    for come in (Replication.open, import_of):
+        database = await Database.open(copy)
+        with pytest.raises(JoinError, match="came with node a already"):
+            await come(database, url, "b")
+        await database.close()
+
+
+async def import_of(database: Database, url: str, _: str) -> None:
+    """Import a database itself."""
+    await import_database(url, database, dry_run=False)
+
+
 async def test_a_join_that_was_refused_claims_nothing(
     folder: Path, url: str, tmp_path: Path
 ) -> None:

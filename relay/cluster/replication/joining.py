@@ -51,10 +51,7 @@ async def find_origin(link: Link, account: str, node: str) -> calls.Origin | Non
 
 def _check_owner(owner: str, node: str) -> None:
     if owner != node:
-        raise joining.JoinError(
-            f"the rows of this database, or of a copy of it, came with node {owner} already: "
-            "begin with an empty database"
-        )
+        raise joining.came_already(owner)
 
 
 @asynccontextmanager

@@ -18,10 +18,21 @@ from relay.store.replication.images import decode_key, decode_row
 from relay.store.replication.shape import Table, read_tables
 
 _REPORTED: Final = 20  # conflicts that a refusal names
+_DROP_KNOWN_ROWS: Final = """DELETE FROM outbox WHERE EXISTS (
+    SELECT 1 FROM temp.received AS other
+    WHERE other.tbl = outbox.tbl AND other.pk = outbox.pk)"""
 # Each node numbers requests in its own way: they are known by their ids.
 _DROP_KNOWN_REQUESTS: Final = """DELETE FROM outbox WHERE tbl = 'usage' AND pk IN (
     SELECT json_array(number) FROM usage WHERE id IN (
         SELECT json_extract(image, '$.id') FROM temp.received WHERE tbl = 'usage'))"""
+_IS_HERE: Final = "tbl = 'usage' AND json_extract(image, '$.id') IN (SELECT id FROM usage)"
+_RECEIVED: Final = f"""SELECT json_extract(pk, '$[0]'), max(json_extract(pk, '$[1]'))
+    FROM temp.received WHERE {_IS_HERE} GROUP BY 1"""  # noqa: S608
+_NOTE_RECEIVED: Final = """INSERT INTO usage_received VALUES (?, ?)
+    ON CONFLICT DO UPDATE SET entry = max(entry, excluded.entry)"""
+# No two databases make an account with one id.
+_COPIED: Final = """SELECT other.node FROM temp.received AS other JOIN outbox
+    ON outbox.tbl = other.tbl AND outbox.pk = other.pk WHERE other.tbl = 'users' LIMIT 1"""
 _NAMES: Final = ("email", "name", "subject", "id")  # columns that name a row to people
 
 
@@ -41,6 +52,14 @@ class JoinError(StoreError):
     def __init__(self, message: str, conflicts: Sequence[Conflict] = ()) -> None:
         super().__init__(message)
         self.conflicts = conflicts
+
+
+def came_already(node: str) -> JoinError:
+    """The error of a database whose rows came with another node, or with a copy."""
+    return JoinError(
+        f"the rows of this database, or of a copy of it, came with node {node} already: begin with "
+        "an empty database"
+    )
 
 
 class Membership(NamedTuple):
@@ -96,7 +115,8 @@ def join(
     Opens its own transaction.
 
     Raises:
-        JoinError: rows of both sides contradict each other.
+        JoinError: rows of both sides contradict each other, or the others have an account of this
+            database although the node has shared nothing: it is a copy.
     """
     tables = read_tables(connection)
     number, entry = place
@@ -115,19 +135,15 @@ def join(
                     _renumber(connection, table, number)
                 _note_all(connection, table)
             capture.note_all_numbers(connection)
+            copied = connection.execute(_COPIED).fetchone()
+            if copied is not None and not again and not entry:
+                raise came_already(copied[0])
             conflicts = [] if again else list(_differing(connection, tables))
             # The others' rows come over this node's equal ones, which need not be sent then.
-            connection.execute(
-                """DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM temp.received AS other
-                   WHERE other.tbl = outbox.tbl AND other.pk = outbox.pk)"""
-            )
+            connection.execute(_DROP_KNOWN_ROWS)
             connection.execute(_DROP_KNOWN_REQUESTS)
             outbox.close_gaps(connection, entry)
-            rows = connection.execute(
-                "SELECT seq, node, tbl, pk, image FROM temp.received ORDER BY seq"
-            )
-            applier = Applier(tables, is_joining=True)
-            applier.apply_within(connection, _incoming(rows), is_last=False)
+            _apply_received(connection, tables)
             conflicts += _held(connection, tables)
             if conflicts:
                 raise JoinError(_report(node, conflicts), conflicts)
@@ -208,6 +224,16 @@ def _renumber(connection: sqlite3.Connection, table: Table, number: int) -> None
     )
     for _, sql in guards:
         connection.execute(sql)
+
+
+def _apply_received(connection: sqlite3.Connection, tables: dict[str, Table]) -> None:
+    """Apply the rows of the others, but for requests that are here."""
+    received = connection.execute(_RECEIVED).fetchall()
+    connection.execute(f"DELETE FROM temp.received WHERE {_IS_HERE}")  # noqa: S608
+    rows = connection.execute("SELECT seq, node, tbl, pk, image FROM temp.received ORDER BY seq")
+    applier = Applier(tables, is_joining=True)
+    applier.apply_within(connection, _incoming(rows), is_last=False)
+    connection.executemany(_NOTE_RECEIVED, received)
 
 
 def _incoming(rows: Iterable[tuple[Any, ...]]) -> Iterator[Incoming]:

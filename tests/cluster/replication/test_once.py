@@ -177,7 +177,9 @@ async def can(once: Once | Claims, id: str = "1") -> bool:
         return False
 
 
-async def begun(database: Database, work: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
+async def started_act(
+    database: Database, work: Callable[[], Awaitable[object]]
+) -> asyncio.Task[None]:
     """An act that is under way."""
     has_begun = asyncio.Event()
 
@@ -192,7 +194,7 @@ async def begun(database: Database, work: Callable[[], Awaitable[object]]) -> as
 
 
 async def test_an_act_whose_caller_has_left_is_free(trio: list[Member]) -> None:
-    task = await begun(trio[0].database, asyncio.Event().wait)
+    task = await started_act(trio[0].database, asyncio.Event().wait)
     assert not await can(trio[1].database.claims)
     task.cancel()
     await asyncio.wait([task])
@@ -207,7 +209,7 @@ async def test_an_act_goes_on_without_its_caller(trio: list[Member]) -> None:
         may_end.wait()
         connection.execute(ROWS["pause"])
 
-    task = await begun(a.database, lambda: a.database.write(work))
+    task = await started_act(a.database, lambda: a.database.write(work))
     task.cancel()
     await asyncio.wait([task])
     assert not await can(b.database.claims)
