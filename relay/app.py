@@ -182,8 +182,13 @@ class App:
         certificates = CertificateSource(settings) if settings.server.tls else None
         log = open_access_log(settings.log, log_fd) if settings.log.access else None
         node = await joined(settings)
-        state = None if takeover is None else await takeover.begin()
-        storage = await Storage.open(settings, state, node)
+        try:
+            state = None if takeover is None else await takeover.begin()
+            storage = await Storage.open(settings, state, node)
+        except BaseException:
+            if node is not None:
+                await node.close()  # others would wait for it, and share limits with it
+            raise
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver)
         app._log_fd = log_fd

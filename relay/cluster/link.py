@@ -38,13 +38,19 @@ class EngineRefusalError(Exception):
 class Link:
     """See the module. One call at a time."""
 
-    def __init__(self, url: str, name: str, answer_seconds: float = ANSWER_SECONDS) -> None:
-        """`name`: as the server's list of connections shows it."""
+    def __init__(
+        self, url: str, name: str, answer_seconds: float = ANSWER_SECONDS, *,
+        notices_restarts: bool = False,
+    ) -> None:  # fmt: skip
+        """`name`: as the server's list of connections shows it. `notices_restarts`: a call fails,
+        too, if the connection was lost while nobody called, since the server may have lost rows.
+        """
         self.down_since: float | None = None  # monotonic seconds; None: the last call was answered
         self.reason = ""  # why it is down
         self._url = url
         self._answer_seconds = answer_seconds
         self._name = name
+        self._notices_restarts = notices_restarts
         self._connection: Connection | None = None
         self._pause = 0.0
         self._next_attempt = 0.0
@@ -94,7 +100,9 @@ class Link:
 
     async def _opened(self) -> Connection:
         if self._connection is not None:
-            return self._connection
+            if self._notices_restarts or not _was_closed(self._connection):
+                return self._connection
+            await self.close()  # an outage that is over may have come while nobody called
         connection: Connection | None = None
         timer: _Deadline | None = None
         statement_milliseconds = int(self._answer_seconds * _STATEMENT_SHARE)
@@ -205,6 +213,16 @@ def _break(connection: Connection) -> None:
             duplicate.shutdown(socket.SHUT_RDWR)
         except OSError:  # it is not connected any more
             pass
+
+
+def _was_closed(connection: Connection) -> bool:
+    """Whether the server has ended an idle connection, as far as this side has heard of it."""
+    try:
+        for _ in range(2):  # the first may read the server's reason, and not the end
+            connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return connection.closed
 
 
 def first_line(error: Exception) -> str:

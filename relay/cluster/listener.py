@@ -16,7 +16,13 @@ import psycopg
 
 from relay.cluster import calls
 from relay.cluster.figures import Figures
-from relay.cluster.link import Connection, EngineAwayError, EngineRefusalError, Link
+from relay.cluster.link import (
+    ANSWER_SECONDS,
+    Connection,
+    EngineAwayError,
+    EngineRefusalError,
+    Link,
+)
 from relay.cluster.schema import SchemaError
 
 _log = logging.getLogger("relay.cluster")
@@ -69,9 +75,14 @@ class Listener:
     async def close(self, *, leaves: bool) -> None:
         """End. `leaves`: the node needs not be waited for after a failure of the engine."""
         self._is_closed = True
-        await asyncio.wait([self._task], timeout=2 * _LISTEN_SECONDS)
+        # A poll that is under way would let the node be alive again after it has left.
+        answer_seconds = ANSWER_SECONDS if self._link.down_since is None else 0.0
+        await asyncio.wait([self._task], timeout=2 * _LISTEN_SECONDS + answer_seconds)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        if self._task.cancelled():  # in a call: its connection takes no other one
+            self._link.abort()
+            await self._link.close()
         if leaves and self._link.down_since is None:
             try:
                 await self._link.call(lambda it: calls.leave(it, *self._name))

@@ -6,7 +6,8 @@ CREATE TABLE relay.engine (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     start text NOT NULL DEFAULT '',         -- of this server, on whichever machine
     incarnation bigint NOT NULL DEFAULT 1,  -- one start's number; commits may be lost before another
-    since bigint NOT NULL DEFAULT 0
+    since bigint NOT NULL DEFAULT 0,
+    waits_from bigint NOT NULL DEFAULT 0  -- nodes seen later may hold what this start does not know
 );
 INSERT INTO relay.engine DEFAULT VALUES;
 

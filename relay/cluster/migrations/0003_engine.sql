@@ -11,9 +11,13 @@ DECLARE
 BEGIN
     SELECT * INTO engine FROM relay.engine;
     IF engine.start <> present THEN
-        -- Not counted: the count of a start whose commit was lost would come again.
+        -- Not counted: the count of a start whose commit was lost would come again. The last moment
+        -- of the start before is that of its latest node; one in the future is of a clock that was
+        -- ahead, and would hide the others.
         UPDATE relay.engine e
-        SET start = present, incarnation = hashtextextended(present, 0), since = relay.now_ms()
+        SET start = present, incarnation = hashtextextended(present, 0), since = relay.now_ms(),
+            waits_from = coalesce((SELECT max(n.seen) FROM relay.node n
+                                   WHERE n.seen <= relay.now_ms()), 0) - 15000
         WHERE e.start <> present;
         SELECT * INTO engine FROM relay.engine;
     END IF;
@@ -21,11 +25,12 @@ BEGIN
 END $$;
 
 -- Whether nothing is granted yet: a node may still hold a grant that this incarnation does not know.
+-- One that was silent before has no lease any more: it reports by its journal when it starts.
 CREATE FUNCTION relay.is_frozen(engine relay.engine) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     RETURN relay.now_ms() < engine.since + 5000 AND EXISTS (
         SELECT FROM relay.node n
-        WHERE n.incarnation <> engine.incarnation AND n.seen > engine.since - 3600000);
+        WHERE n.incarnation <> engine.incarnation AND n.seen > engine.waits_from);
 END $$;
 
 CREATE FUNCTION relay.active_nodes() RETURNS bigint LANGUAGE plpgsql AS $$

@@ -54,7 +54,8 @@ BEGIN
     RETURN true;
 END $$;
 
--- As before, but a window that waits with a bonus stays.
+-- As before, but a window that waits with a bonus stays, and so does a node that shares rows: one
+-- that is missing has left, others were lost.
 CREATE OR REPLACE FUNCTION relay.tidy() RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     day CONSTANT bigint := 86400000;
@@ -71,7 +72,8 @@ BEGIN
             SELECT FROM relay.lease l WHERE l.window_name = o.name AND l.expires > now - day)
         ORDER BY o.name LIMIT 5000 FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS deleted = ROW_COUNT;
-    DELETE FROM relay.node n WHERE n.seen < now - day;
+    DELETE FROM relay.node n
+    WHERE n.seen < now - day AND NOT EXISTS (SELECT FROM relay.replica r WHERE r.node = n.name);
     DELETE FROM relay.adjustment a WHERE a.at < now - 30 * day;
     DELETE FROM relay.change c
     WHERE c.at < now - day AND c.seq < (SELECT max(o.seq) FROM relay.change o);

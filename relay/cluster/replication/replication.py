@@ -62,7 +62,7 @@ class Replication:
         self._node = node
         self._place = place_of(database)
         self._keep_seconds = keep_requests_days * 86_400
-        self._link = Link(url, f"{node} shares", calls.ANSWER_SECONDS)
+        self._link = Link(url, f"{node} shares", calls.ANSWER_SECONDS, notices_restarts=True)
         self._ear = Link(url, f"{node} hears of rows")
         self._listening: Connection | None = None
         self._lock = asyncio.Lock()
@@ -194,7 +194,7 @@ class Replication:
         except EngineAwayError:
             if await self._database.run(use.next_batch) is not None:
                 raise
-            _log.warning("rows are not shared for now: %s", self._link.reason)
+            self._fail(f"PostgreSQL is away: {self._link.reason}")
 
     async def _find_mark(self) -> None:
         """Find out which changes PostgreSQL has."""
@@ -268,7 +268,7 @@ class Replication:
                 await self.once.settle(ended)
                 async with self._lock:  # else rows that came meanwhile would look like lost ones
                     await self._poll()
-                self._failure = ""
+                self._recover()
                 await self._hear()
             except EngineAwayError as error:
                 self._fail(f"PostgreSQL is away: {error}")
@@ -277,8 +277,9 @@ class Replication:
             except (EngineRefusalError, SchemaError, StoreError) as error:
                 self._fail(str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
-            except Exception:
+            except Exception as error:
                 _log.exception("rows are not shared for now")
+                self._failure = repr(error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     def _fail(self, reason: str) -> None:
@@ -286,6 +287,11 @@ class Replication:
         if not self._failure:
             _log.warning("rows are not shared for now: %s", reason)
         self._failure = reason
+
+    def _recover(self) -> None:
+        if self._failure:
+            _log.warning("rows are shared again")
+        self._failure = ""
 
     async def _poll(self) -> None:
         self._polled = time.monotonic()

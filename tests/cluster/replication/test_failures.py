@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sqlite3
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -84,7 +85,44 @@ async def test_nodes_go_on_without_postgresql(own_postgres: Postgres, tmp_path: 
         await assert_equal(a, b)
 
 
-async def test_a_node_starts_without_postgresql(own_postgres: Postgres, tmp_path: Path) -> None:
+async def test_an_outage_is_logged_once_and_its_end(
+    own_postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = own_postgres.url(own_postgres.new_database("template_relay"))
+    async with member(url, "a", tmp_path / "a.db") as a:
+        assert a.replication is not None
+        once = a.replication.once
+        async with once.once("code", "one"):
+            pass
+
+        async def is_settled() -> bool:
+            return not once.ended()
+
+        await until(is_settled)
+        own_postgres.stop()
+        await until(logged(caplog, "rows are not shared for now: PostgreSQL is away"))
+        own_postgres.start()
+        await until(logged(caplog, "rows are shared again"))
+        # Its connection was idle through the outage.
+        async with once.once("code", "two"):
+            pass
+        await until(is_settled)
+    messages = [record.message for record in caplog.records if "rows are" in record.message]
+    assert len(messages) == 2
+
+
+def logged(caplog: pytest.LogCaptureFixture, text: str) -> Callable[[], Awaitable[bool]]:
+    """Asks whether a text is in the log."""
+
+    async def is_logged() -> bool:
+        return text in caplog.text
+
+    return is_logged
+
+
+async def test_a_node_starts_without_postgresql(
+    own_postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     url = own_postgres.url(own_postgres.new_database("template_relay"))
     async with member(url, "a", tmp_path / "a.db"):
         pass
@@ -98,6 +136,8 @@ async def test_a_node_starts_without_postgresql(own_postgres: Postgres, tmp_path
                 return bool(await b.rows("SELECT 1 FROM users"))
 
             await until(has_come)
+            await until(logged(caplog, "rows are shared again"))
+    assert caplog.text.count("rows are not shared for now") == 1
 
 
 async def test_a_node_whose_network_was_cut_catches_up(postgres: Postgres, database: str,
