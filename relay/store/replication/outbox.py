@@ -21,10 +21,6 @@ MAX_ENTRIES: Final = 500
 _MAX_OCTETS: Final = 1_000_000  # of images in a batch, unless one row alone has more
 
 
-# By way of ids below zero, since some new ones are taken by entries that come later.
-_NUMBER_ANEW: Final = """UPDATE outbox SET id = -(? + place)
-    FROM (SELECT id AS before, row_number() OVER (ORDER BY id) AS place FROM outbox)
-    WHERE id = before"""
 _UNNOTED: Final = """SELECT coalesce((SELECT max(number) FROM usage), 0) > noted,
     (SELECT count(*) FROM (SELECT 1 FROM outbox WHERE sent IS NULL LIMIT ?)) FROM replica"""
 _NEXT_NUMBER: Final = """SELECT max(number) FROM (SELECT number FROM usage
@@ -164,13 +160,16 @@ def last_entry(connection: sqlite3.Connection) -> int:
 def close_gaps(connection: sqlite3.Connection, after: int) -> None:
     """Number all entries from `after` + 1 on, in their order, while none was sent; within a
     transaction. A missing entry before the first one would look like one that was sent."""
-    connection.execute(_NUMBER_ANEW, (after,))
-    connection.execute("UPDATE outbox SET id = -id")
+    # A quarter of the time that it takes to change the ids.
     connection.execute(
-        """UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), ?) FROM outbox)
-           WHERE name = 'outbox'""",
-        (after,),
+        "CREATE TEMP TABLE kept AS SELECT tbl, pk, op, columns FROM outbox ORDER BY id"
     )
+    connection.execute("DELETE FROM outbox")
+    connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (after,))
+    connection.execute(
+        "INSERT INTO outbox (tbl, pk, op, columns) SELECT * FROM temp.kept ORDER BY rowid"
+    )
+    connection.execute("DROP TABLE temp.kept")
 
 
 def unsent_by_table(connection: sqlite3.Connection) -> dict[str, int]:
