@@ -125,6 +125,8 @@ async def _serve(
     status = f"relay {__version__} listens on {', '.join(app.addresses)}"
     freeze_objects()
     announce(status)
+    if settings.ledger.url:
+        _announce_node(settings)
     notifier.ready(status, replaces=taking is not None)
     _warn_operator(app)
     await _offer_first_account(app)
@@ -268,6 +270,13 @@ def lock_database(path: str) -> int:
 def announce(text: str) -> None:
     """Print the line that says where a server listens; supervisors and tests wait for it."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _announce_node(settings: Settings) -> None:
+    """Print the name that other relays know this one by; the URL may have a password."""
+    from relay.cluster.joining import node_name  # psycopg is for those who share a ledger
+
+    announce(f"relay shares its ledger as node {node_name(settings)}")
 
 
 def _warn_operator(app: App) -> None:

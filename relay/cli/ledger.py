@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from relay import config
-from relay.cli.output import print_json, print_records, timestamp
+from relay.cli.output import counted, print_json, print_records, timestamp
 from relay.cli.program import Failure, Misuse, config_option, json_option, load_settings
 
 if TYPE_CHECKING:
@@ -30,13 +30,17 @@ def ledger() -> None:
 @json_option
 def ledger_nodes(as_json: bool) -> None:
     """Show all relays that have ever shared it."""
-    url = shared_url(load_settings())
+    settings = load_settings()
+    url = shared_url(settings)
+    from relay.cluster.joining import node_name
     from relay.cluster.nodes import list_nodes
 
+    own = node_name(settings)
     rows = [
         {
             "node": one.name,
             "state": _state(one),
+            "this_relay": one.name == own,
             "last_seen": timestamp(one.seen / 1000),
             "rows_behind": one.behind,
         }
@@ -48,7 +52,9 @@ def ledger_nodes(as_json: bool) -> None:
 def _state(one: "NodeState") -> str:
     if one.is_import:
         return "import"
-    return "gone" if one.is_gone else "alive" if one.is_alive else "silent"
+    if one.is_gone:
+        return "gone"
+    return "stopped" if one.has_left else "alive" if one.is_alive else "silent"
 
 
 @ledger.command("forget")
@@ -61,15 +67,28 @@ def ledger_forget(node: str, as_json: bool) -> None:
     It cannot come back with its database: changes that it had yet to share are lost.
     """
     url = shared_url(load_settings())
-    from relay.cluster.nodes import forget_node
+    from relay.cluster.nodes import forget_node, list_nodes
 
     freed = _run(forget_node(url, node))
     if freed is None:
-        raise Failure(f"relay: there is no node {node} that is silent: see `relay ledger nodes`")
+        states = {one.name: _state(one) for one in _run(list_nodes(url))}
+        raise Failure(f"relay: {_obstacle(node, states.get(node))}")
     if as_json:
         print_json({"node": node, "freed": freed})
     else:
-        click.echo(f"{node} is gone; {freed} acts that it had begun can be done by others.")
+        acts = counted(freed, "act")
+        click.echo(f"{node} is gone; {acts} that it had begun can be done by others.")
+
+
+def _obstacle(node: str, state: str | None) -> str:
+    """Why a node cannot be forgotten."""
+    if state is None:
+        return f"there is no node {node}: see `relay ledger nodes`"
+    if state == "import":
+        return f"{node} is an import, which has nothing left to do"
+    if state == "gone":
+        return f"node {node} is gone already"
+    return f"node {node} is alive: stop it first, and wait for 15 s if it was killed"
 
 
 def shared_url(settings: config.Settings) -> str:

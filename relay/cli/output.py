@@ -61,6 +61,11 @@ def _cell(name: str, value: Any) -> str:
     return "-" if value in (None, "") else str(value)
 
 
+def counted(number: int, thing: str) -> str:
+    """A number and a noun whose plural ends in s."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def timestamp(seconds: float | None) -> str | None:
     """Epoch seconds as RFC 3339 in UTC."""
     return None if seconds is None else clock.rfc3339(seconds)

@@ -15,8 +15,13 @@ _ANSWER_SECONDS: Final = 10.0
 _NODES: Final = """
     SELECT r.node, r.number, greatest(r.at, n.seen),
         coalesce(n.seen > relay.now_ms() - 15000, false), r.is_gone, r.is_import,
-        greatest(0, (SELECT o.seq FROM relay.replication o) - r.seen)
+        greatest(0, (SELECT o.seq FROM relay.replication o) - r.seen), n.name IS NULL
     FROM relay.replica r LEFT JOIN relay.node n ON n.name = r.node ORDER BY r.node"""
+_LOST: Final = """
+    SELECT DISTINCT split_part(l.name, '/', 1),
+        EXISTS (SELECT FROM relay.replica r
+                WHERE r.node = split_part(l.name, '/', 1) AND NOT r.is_gone)
+    FROM relay.lease l WHERE l.is_lost AND l.ceiling > l.used ORDER BY 1"""
 
 
 class NodeState(NamedTuple):
@@ -29,6 +34,7 @@ class NodeState(NamedTuple):
     is_gone: bool  # an operator has said so
     is_import: bool  # of a relay that did not join: it shares nothing any more
     behind: int  # rows of others that it has yet to read
+    has_left: bool  # it was stopped
 
 
 async def list_nodes(url: str) -> list[NodeState]:
@@ -38,6 +44,17 @@ async def list_nodes(url: str) -> list[NodeState]:
         cursor = await connection.execute(_NODES)
         rows = await cursor.fetchall()
         return [NodeState(*row) for row in rows]
+
+    return await _call(url, read)
+
+
+async def nodes_with_lost_leases(url: str) -> dict[str, bool]:
+    """The nodes whose leases count as used since they were silent, and whether each may come back.
+    Raises as `Link.call`."""
+
+    async def read(connection: Connection) -> dict[str, bool]:
+        cursor = await connection.execute(_LOST)
+        return dict(await cursor.fetchall())
 
     return await _call(url, read)
 

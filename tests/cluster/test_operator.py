@@ -22,8 +22,9 @@ def ledger(
     with psycopg.connect(url, autocommit=True) as connection:
         for name in ("a", "b"):
             connection.execute("SELECT relay.join_replica(%s)", [name])
+            connection.execute("SELECT relay.poll(%s, 'boot', NULL)", [name])
         connection.execute("SELECT relay.join_import('relay-import-usr_1')")
-        connection.execute("SELECT relay.poll('b', 'boot', NULL)")
+        connection.execute("UPDATE relay.node SET seen = 0 WHERE name = 'a'")
         connection.execute(
             """INSERT INTO relay.claimed_act (kind, id, node, at)
                VALUES ('code', 'code_1/0', 'a', 0), ('refund', 'req_1', 'a', 0),
@@ -34,21 +35,66 @@ def ledger(
 
 @pytest.mark.usefixtures("ledger")
 def test_a_silent_node_is_named_and_can_be_forgotten() -> None:
-    states = {one["node"]: one["state"] for one in data("ledger", "nodes")}
-    assert states == {"a": "silent", "b": "alive", "relay-import-usr_1": "import"}
+    assert states() == {"a": "silent", "b": "alive", "relay-import-usr_1": "import"}
     settings = config.load("relay.toml")
     [blocked] = [one for one in examine(settings) if "nobody may do" in one.found]
     assert "node a is silent" in blocked.found
     assert "code code_1/0" in blocked.found
     assert "refund" not in blocked.found
     assert blocked.remedy.endswith("relay ledger forget a")
-    assert "no node b that is silent" in refused(1, "ledger", "forget", "b")
-    assert "no node relay-import" in refused(1, "ledger", "forget", "relay-import-usr_1")
+    assert "is an import" in refused(1, "ledger", "forget", "relay-import-usr_1")
+    assert "node b is alive: stop it first" in refused(1, "ledger", "forget", "b")
+    assert "there is no node c" in refused(1, "ledger", "forget", "c")
     assert done("ledger", "forget", "a") == (
         "a is gone; 2 acts that it had begun can be done by others.\n"
     )
-    assert {one["node"]: one["state"] for one in data("ledger", "nodes")}["a"] == "gone"
-    assert "no node a that is silent" in refused(1, "ledger", "forget", "a")
+    assert states()["a"] == "gone"
+    assert "node a is gone already" in refused(1, "ledger", "forget", "a")
+
+
+def states() -> dict[str, str]:
+    """The state of each node."""
+    return {one["node"]: one["state"] for one in data("ledger", "nodes")}
+
+
+def test_a_node_that_stopped_is_not_silent(ledger: str) -> None:
+    with psycopg.connect(ledger, autocommit=True) as connection:
+        connection.execute("SELECT relay.leave('b', 'boot')")
+    assert states() == {"a": "silent", "b": "stopped", "relay-import-usr_1": "import"}
+    assert done("ledger", "forget", "b") == (
+        "b is gone; 1 act that it had begun can be done by others.\n"
+    )
+
+
+def test_this_relay_s_own_node_is_named(ledger: str) -> None:
+    settings = Path("relay.toml")
+    settings.write_text(f'{settings.read_text()}node = "b"\n')
+    own = {one["node"]: one["this_relay"] for one in data("ledger", "nodes")}
+    assert own == {"a": False, "b": True, "relay-import-usr_1": False}
+    [state] = [one for one in examine(config.load("relay.toml")) if "open windows" in one.found]
+    assert state.found.startswith("this relay is b; 1 relay, 0 open windows, 0 leases")
+
+
+@pytest.mark.parametrize(
+    ("owner", "remedy"),
+    [
+        ("a", "start a: its journal says"),
+        ("c", "they count as used until their windows end: c was forgotten"),
+    ],
+)
+def test_lost_leases_have_an_advice_that_can_be_done(ledger: str, owner: str, remedy: str) -> None:
+    with psycopg.connect(ledger, autocommit=True) as connection:
+        connection.execute("SELECT relay.join_replica('c'), relay.forget_replica('c')")
+        connection.execute(
+            "INSERT INTO relay.quota_window (name, size, per, epoch, ends)"
+            " VALUES ('w', 9, 1, 1, relay.now_ms() + 60000)"
+        )
+        connection.execute(
+            "INSERT INTO relay.lease VALUES ('w', %s, 1, 0, 5, 0, true)", [f"{owner}/boot/1"]
+        )
+    [state] = [one for one in examine(config.load("relay.toml")) if "open window" in one.found]
+    assert "1 open window, 0 leases with 0 unused, 1 reclaimed" in state.found
+    assert remedy in state.remedy
 
 
 def test_a_ledger_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,8 +263,11 @@ async def test_the_doctor_shows_the_ledger(fleet: Fleet, postgres: Postgres, dat
     [key] = fleet.new_keys("forty")
     [folder] = fleet.spread(postgres.url(database), 1)
     with serving(folder) as running:
+        assert running.process.stderr is not None
+        said = running.process.stderr.readline().decode()
+        assert said == "relay shares its ledger as node n0\n"
         assert (await ask_once(running, key))[0] == 200
-        assert "ledger: 1 relays, 1 open windows" in relay(folder, "doctor").stdout
+        assert "ledger: this relay is n0; 1 relay, 1 open window," in relay(folder, "doctor").stdout
         checked = relay(folder, "check")
         assert checked.returncode == 0, checked.stderr
         assert 'ledger.node = "n0"' in checked.stdout

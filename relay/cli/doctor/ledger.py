@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from relay import config
 from relay.cli.doctor.findings import Finding, fault, passed, warning
+from relay.cli.output import counted
 
 _SLOW_SECONDS = 0.5
 _MANY_CHANGES = 1_000
@@ -26,9 +27,10 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
         yield fault(_WHAT, f"ledger.url: {error}", "correct ledger.url")
         return
     try:
+        from relay.cluster.joining import node_name
         from relay.cluster.link import EngineAwayError, EngineRefusalError
         from relay.cluster.node import engine_figures
-        from relay.cluster.nodes import blocked_acts
+        from relay.cluster.nodes import blocked_acts, nodes_with_lost_leases
         from relay.cluster.schema import SchemaError
     except ImportError as error:
         yield fault(_WHAT, f"no client of PostgreSQL ({error})", "pip install 'relay[cluster]'")
@@ -38,6 +40,7 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
         found = asyncio.run(engine_figures(url))
         seconds = time.monotonic() - started
         blocked = asyncio.run(blocked_acts(url))
+        losers = asyncio.run(nodes_with_lost_leases(url)) if found.lost else {}
     except (EngineAwayError, EngineRefusalError) as error:
         yield fault(_WHAT, f"it does not answer: {error}", "start PostgreSQL, or correct the URL")
         return
@@ -45,14 +48,13 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
         yield fault(_WHAT, str(error), "start a relay of the newest version that shares it")
         return
     state = (
-        f"{found.nodes} relays, {found.windows} open windows, {found.leases} leases with "
-        f"{found.unused} unused, {found.lost} reclaimed; {seconds * 1000:.0f} ms to connect and ask"
+        f"this relay is {node_name(settings)}; {counted(found.nodes, 'relay')}, "
+        f"{counted(found.windows, 'open window')}, {counted(found.leases, 'lease')} with "
+        f"{found.unused:,} unused, {found.lost:,} reclaimed; "
+        f"{seconds * 1000:.0f} ms to connect and ask"
     )
     if found.lost:
-        yield warning(
-            _WHAT, state,
-            "start the relays that are gone: their journals say what was used of these leases",
-        )  # fmt: skip
+        yield warning(_WHAT, state, _lost_leases(losers))
     elif seconds > _SLOW_SECONDS:
         yield warning(_WHAT, state, "put PostgreSQL nearer to the relays")
     else:
@@ -63,6 +65,18 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
             f"node {node} is silent, and nobody may do what it had begun: {', '.join(acts)}",
             f"start it again; if it is gone for good: relay ledger forget {node}",
         )
+
+
+def _lost_leases(losers: dict[str, bool]) -> str:
+    """What can be done about them. `losers`: nodes, and whether each may come back."""
+    silent = [node for node, can_return in losers.items() if can_return]
+    if silent:
+        return (
+            f"start {', '.join(silent)}: its journal says what was used of these leases; without "
+            "it they count as used until their windows end"
+        )
+    forgotten = ", ".join(losers)
+    return f"they count as used until their windows end: {forgotten} was forgotten"
 
 
 def _waiting(settings: config.Settings) -> Iterator[Finding]:
