@@ -7,7 +7,8 @@ import asyncio
 from types import TracebackType
 from typing import Final
 
-from relay.cluster.ledger import ClusterLedger, NoLeaseError
+from relay.cluster.ledger import ClusterLedger
+from relay.cluster.reservations import NoLeaseError
 from relay.cluster.windows import Held
 from relay.errors import RelayError
 from relay.gateway.admission import Admission, MeteredAdmission
