@@ -6,15 +6,17 @@ remembered for some seconds, so that a client may ask often. Costs nothing of th
 
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Final
 
 import orjson
 
 from relay import clock
 from relay.gateway.context import RequestContext
-from relay.quota.bucket import Bucket
+from relay.quota.bucket import Bucket, TokenBucket
 from relay.quota.ledger import Ledger
 from relay.quota.plans import Limit
+from relay.quota.windows import present_size
 from relay.store import usage
 from relay.store.database import Database
 from relay.store.usage import Filter
@@ -80,12 +82,15 @@ class KeyUsage:
 
 def _window(limit: Limit, bucket: Bucket, moment: int) -> dict[str, object]:
     remaining, reset = bucket.remaining_and_reset(moment)
+    size = present_size(bucket, moment)
+    if isinstance(bucket, TokenBucket):  # this machine's part, as header fields have it
+        limit = replace(limit, size=size)
     return {
         "name": limit.name,
         "kind": limit.kind,
         "period_seconds": limit.per,
-        "used": max(0, limit.size - remaining),
-        "limit": limit.size,
+        "used": max(0, size - remaining),
+        "limit": size,
         "remaining": remaining,
         "reset": clock.rfc3339(reset / 1000),
     }

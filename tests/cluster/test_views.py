@@ -1,5 +1,7 @@
 """Whoever asks a relay how limits stand sees the use on all of them, as of this moment."""
 
+import asyncio
+import json
 import time
 from typing import Any
 
@@ -16,6 +18,10 @@ from relay.quota.state import Reservation
 from relay.quota.windows import WindowView, windows
 from tests.cluster.nodes import Wire, running_node
 from tests.cluster.postgres import Postgres
+from tests.cluster.relays import Fleet, all_serving, ask_all
+from tests.durability.process import Running
+from tests.fakes.caller import connected, read_answer, request
+from tests.fakes.until import until
 from tests.quota.plans import plan as new_plan
 
 
@@ -48,6 +54,54 @@ async def used(ledger: Ledger, plan: Plan) -> list[int]:
 
 def ledgers(*nodes: ClusterNode) -> list[ClusterLedger]:
     return [shared_ledger(node) for node in nodes]
+
+
+async def usage(running: Running, key: str) -> Any:
+    """The document of /v1/usage."""
+    async with connected(running.port) as (reader, writer):
+        writer.write(request(key, b"", target="/v1/usage", method="GET"))
+        status, _, body = await read_answer(reader)
+    assert status == 200, body
+    return json.loads(body)
+
+
+async def until_paced(running: Running, key: str) -> None:
+    """Wait until a relay has its part of the limit per minute."""
+    async with asyncio.timeout(10):
+        while (await usage(running, key))["limits"][2]["limit"] != 30:  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0.1)
+
+
+async def test_each_relay_shows_the_use_of_all(
+    fleet: Fleet, postgres: Postgres, database: str
+) -> None:
+    [key] = fleet.new_keys("mixed", credit="1")
+    with all_serving(fleet.spread(postgres.url(database), 2)) as relays:
+        await until_paced(relays[1], key)
+        statuses = await ask_all(relays[:1], [key], connections=3, each=3)
+        async with asyncio.timeout(10):  # the first look may be at figures of a second ago
+            while (await usage(relays[1], key))["limits"][0]["used"] != 9:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        hours, week, pace = (await usage(relays[1], key))["limits"]
+        assert hours["used"] == week["used"] == statuses[200] == 9
+        assert (hours["remaining"], week["remaining"]) == (391, 3991)
+        assert pace["name"] == "30 requests per minute"
+        assert (pace["used"], pace["limit"], pace["remaining"]) == (0, 30, 30)
+        balances = [(await usage(one, key))["balance_usd"] for one in relays]
+        assert balances[0] == balances[1] < 1
+
+
+async def test_parts_are_shown_as_limits(postgres: Postgres, database: str) -> None:
+    url, plan = postgres.url(database), new_plan({"requests": 60, "per": "1m"})
+    async with running_node(url, "a") as a, running_node(url, "b") as b:
+        one, two = ledgers(a, b)
+        await until(lambda: a.limits.nodes == b.limits.nodes == 2)
+        reservations = await admit(one, plan, 2)
+        assert len(reservations) == 2
+        [pace] = await seen(two, plan)
+        assert (pace.size, pace.used, pace.remaining) == (30, 0, 30)
+        [pace] = await seen(one, plan)
+        assert (pace.size, pace.used + pace.remaining) == (30, 30)
 
 
 async def test_all_nodes_show_the_use_of_all(postgres: Postgres, database: str) -> None:
