@@ -32,7 +32,7 @@ _MODULES: Final = (
     "api/router.py",
     "clock.py",
     "cluster/ledger.py",  # its ledger is a subclass of the compiled one
-    "cluster/reservations.py",  # its reservation is a subclass of the compiled one
+    "cluster/reservations.py",  # and so is its reservation
     "cluster/shares.py",  # and so are its counters
     "errors.py",
     "handover/borrow.py",  # its ledger is a subclass of the compiled one

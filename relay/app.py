@@ -418,7 +418,7 @@ def compose(
         return handler.catalog.serves_any and storage.journal.healthy and not server.draining
 
     models, responses = Models(settings.model), StoredResponses(storage.responses)
-    usage = KeyUsage(storage.database)
+    usage = KeyUsage(storage.database, storage.ledger)
     api = ApiEndpoints(models, responses, storage.keys, metering, usage, is_ready)
     web = api.pages = storage.web(
         lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()

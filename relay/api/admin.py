@@ -201,12 +201,12 @@ class Admin:
 
     async def _list(self) -> dict[str, object]:
         total = (await self.monitor.figures()).total
-        rows = self._with_sessions(self.monitor.rows(total))
+        rows = self._with_sessions(await self.monitor.rows(total))
         return {"database": self._identity, "upstreams": rows, "waiting": total.waiting}
 
     async def _status(self) -> dict[str, object]:
         status, total = await self.monitor.status()
-        rows = self._with_sessions(self.monitor.rows(total))
+        rows = self._with_sessions(await self.monitor.rows(total))
         first = {"database": self._identity, "upstreams": rows, "waiting": total.waiting}
         return {**first, **status}
 

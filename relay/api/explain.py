@@ -124,7 +124,7 @@ class Explainer:
                 "that was refused before it was admitted is in the access log alone: `relay "
                 "explain` reads it.",
             )
-        self._add_present(facts)
+        await self._add_present(facts)
         return facts
 
     async def _from_memory(self, prefix: str) -> Facts | None:
@@ -173,7 +173,7 @@ class Explainer:
     def _names(self) -> list[str]:
         return [upstream.name for upstream in self.monitor.upstreams]
 
-    def _add_present(self, facts: Facts) -> None:
+    async def _add_present(self, facts: Facts) -> None:
         """Add the model's route and the account's limits as they are now."""
         catalog = self.catalog()
         if facts.model:
@@ -193,6 +193,7 @@ class Explainer:
         except RelayError:
             return
         owner = facts.user_id if plan.by_account else facts.key
+        await self.ledger.refresh([(plan, owner)], time.time())
         views = windows(self.ledger, owner, plan, time.time())
         facts.limits_now = [
             LimitNow(limit.name, view.remaining, "" if view.reset is None else rfc3339(view.reset))

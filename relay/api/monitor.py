@@ -91,11 +91,13 @@ class Monitor:
         self._longest_lag = total.longest_lag = max(self._longest_lag, total.longest_lag)
         return RelayFigures(total, own, others)
 
-    def rows(self, total: Figures) -> list[dict[str, Any]]:
+    async def rows(self, total: Figures) -> list[dict[str, Any]]:
         """The state of each upstream, as `Upstreams.view`, with the counts of all processes.
 
         Health, limits and cost are those that this process knows: they are of all.
         """
+        owners = [(one.limits, one.ledger_name) for one in self.upstreams if one.limits is not None]
+        await self._parts.ledger.refresh(owners, time.time())
         rows = self.upstreams.view()
         counted = {one.name: one for one in total.upstreams}
         found = [counted.get(str(row["name"])) or UpstreamFigures("") for row in rows]
@@ -112,7 +114,7 @@ class Monitor:
 
     async def view(self) -> list[dict[str, Any]]:
         """The state of each upstream, see `rows`."""
-        return self.rows((await self.figures()).total)
+        return await self.rows((await self.figures()).total)
 
     # --- requests ---
 
@@ -156,15 +158,18 @@ class Monitor:
                 "unwritten": parts.journal.unwritten,
             },
             "latencies": latencies,
-            "limits": self._tightest(),
+            "limits": await self._tightest(),
         }
         if all_of_them.others is not None:
             status["workers"] = _workers(all_of_them.own, all_of_them.others)
         return status, total
 
-    def _tightest(self) -> list[dict[str, object]]:
+    async def _tightest(self) -> list[dict[str, object]]:
         """The keys that have used most of a limit."""
         parts = self._parts
+        rows = parts.ledger.tightest(time.time(), _SHOWN_LIMITS)
+        owners = [(state.plan, state.counters.owner) for state, _, _ in rows]
+        await parts.ledger.refresh(owners, time.time())
         rows = parts.ledger.tightest(time.time(), _SHOWN_LIMITS)
         emails = parts.keys.emails({state.key for state, _, _ in rows})
         return [

@@ -1,20 +1,22 @@
 """`GET /v1/usage`: what a key has used, for status lines and for clients that show a plan.
 
-Decides what is shown. Windows and balance come from the ledger's memory; the tokens of today are
+Decides what is shown. Windows and balance come from the ledger; the tokens of today are
 remembered for some seconds, so that a client may ask often. Costs nothing of the plan.
 """
 
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Final
 
 import orjson
 
 from relay import clock
 from relay.gateway.context import RequestContext
-from relay.quota.bucket import Bucket
+from relay.quota.bucket import Bucket, TokenBucket
+from relay.quota.ledger import Ledger
 from relay.quota.plans import Limit
-from relay.quota.state import KeyState
+from relay.quota.windows import present_size
 from relay.store import usage
 from relay.store.database import Database
 from relay.store.usage import Filter
@@ -29,8 +31,9 @@ _MICRO: Final = 1_000_000
 class KeyUsage:
     """See the module."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, ledger: Ledger) -> None:
         self._database = database
+        self._ledger = ledger
         self._today: OrderedDict[str, tuple[float, dict[str, int]]] = OrderedDict()
 
     async def document(self, ctx: RequestContext, key_id: str) -> bytes:
@@ -38,6 +41,10 @@ class KeyUsage:
         key_state = ctx.key_state
         assert key_state is not None
         today = await self._tokens_today(key_id)
+        plan, account = key_state.plan, key_state.account
+        owners = [(plan, key_state.counters.owner)]
+        balance = key_state.balance
+        await self._ledger.refresh(owners, time.time(), "" if balance is None else account)
         now = time.time()
         pairs = zip(key_state.plan.limits, key_state.counters.buckets, strict=True)
         return orjson.dumps(
@@ -46,7 +53,7 @@ class KeyUsage:
                 "plan": key_state.plan.id,
                 "scope": key_state.counters.scope,
                 "limits": [_window(limit, bucket, int(now * 1000)) for limit, bucket in pairs],
-                "balance_usd": _balance(key_state),
+                "balance_usd": None if balance is None else self._ledger.amount(balance) / _MICRO,
                 "today": {"date": clock.rfc3339(now)[:10], **today},
             }
         )
@@ -75,18 +82,15 @@ class KeyUsage:
 
 def _window(limit: Limit, bucket: Bucket, moment: int) -> dict[str, object]:
     remaining, reset = bucket.remaining_and_reset(moment)
+    size = present_size(bucket, moment)
+    if isinstance(bucket, TokenBucket):  # this machine's part, as header fields have it
+        limit = replace(limit, size=size)
     return {
         "name": limit.name,
         "kind": limit.kind,
         "period_seconds": limit.per,
-        "used": max(0, limit.size - remaining),
-        "limit": limit.size,
+        "used": max(0, size - remaining),
+        "limit": size,
         "remaining": remaining,
         "reset": clock.rfc3339(reset / 1000),
     }
-
-
-def _balance(key_state: KeyState) -> float | None:
-    """In dollars; None where the plan is not prepaid."""
-    balance = key_state.balance
-    return None if balance is None else balance.amount / _MICRO

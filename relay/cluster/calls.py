@@ -15,6 +15,30 @@ _ACQUIRE: Final = (
     " %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])"
 )
 
+REPORT: Final = "?"  # in place of a lease that recalls: only report the use
+# It asks nodes for reports as `REPORT` says.
+_READ_WINDOWS: Final = """
+    SELECT w.name, w.epoch, greatest(0, w.ends - now.at),
+        CASE WHEN w.ends > 0 THEN w.bonus ELSE 0 END,
+        l.used, l.names, l.numbers,
+        CASE WHEN it.asks AND cardinality(l.names) > 0
+             THEN pg_notify('relay_recall', '? ' || w.name) END
+    FROM (SELECT relay.now_ms() AS at, relay.lease_time() / 5 AS grace) now,
+        unnest(%s::text[], %s::text[], %s::boolean[]) it (name, own, asks)
+        JOIN relay.quota_window w ON w.name = it.name COLLATE "C",
+        LATERAL (
+            SELECT coalesce(sum(CASE WHEN o.is_out THEN greatest(o.used, o.ceiling)
+                                     ELSE o.used END), 0)::bigint AS used,
+                coalesce(array_agg(o.name) FILTER (WHERE o.is_open), '{}') AS names,
+                coalesce(array_agg(o.number) FILTER (WHERE o.is_open), '{}') AS numbers
+            FROM (
+                SELECT s.*, s.is_lost OR now.at >= s.expires + now.grace AS is_out,
+                    NOT s.is_lost AND now.at < s.expires AND s.ceiling > s.used AS is_open
+                FROM relay.lease s WHERE s.window_name = w.name AND s.name <> it.own
+            ) o
+        ) l
+"""
+
 
 class WindowClaim(NamedTuple):
     """A claim and its window, which has the node's `size` from now on, and its `per` once it opens.
@@ -95,6 +119,33 @@ async def poll(connection: Connection, node: str, boot: str, reported: int | Non
     row = await cursor.fetchone()
     assert row is not None
     return Pulse(*row)
+
+
+class WindowRead(NamedTuple):
+    """A window whose use is asked for. `own`: this node's lease, whose use it knows itself.
+    `asks`: let the other nodes report theirs."""
+
+    window: str
+    own: str
+    asks: bool
+
+
+class WindowUse(NamedTuple):
+    """The use of a window by all leases but the node's own, as far as it was reported."""
+
+    epoch: int
+    ends_in: int  # milliseconds; 0: it is closed
+    bonus: int
+    elsewhere: int  # what leases of silent nodes had counts as used
+    leases: list[str]  # the others with something unused: they may have used more meanwhile
+    numbers: list[int]  # of their last claims
+
+
+async def read_windows(connection: Connection, reads: Sequence[WindowRead]) -> dict[str, WindowUse]:
+    """The use of windows by name, without those that the engine does not know. Locks no row."""
+    names, owns, asks = zip(*reads, strict=True)
+    cursor = await connection.execute(_READ_WINDOWS, [list(names), list(owns), list(asks)])
+    return {name: WindowUse(*use) for name, *use, _ in await cursor.fetchall()}
 
 
 class WindowChange(NamedTuple):

@@ -79,6 +79,7 @@ def shared_ledger(node: ClusterNode) -> ClusterLedger:
             raise RelayError(OVERLOADED, AWAY) from None
 
     ledger.on_change = change
+    ledger.views = node.views
     return ledger
 
 

@@ -15,7 +15,7 @@ that the next process can report it (`report_earlier`). Must not know requests o
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from relay.cluster.reservations import NodeReservation, NoLeaseError
@@ -25,6 +25,7 @@ from relay.cluster.shares import (
     Parts,
     SharedKey,
     give_all_back,
+    refusal,
     show_window,
     smooth_amount,
 )  # fmt: skip
@@ -42,6 +43,7 @@ from relay.quota.state import UPSTREAM, Balance, KeyState, LimitCounters, Reserv
 
 if TYPE_CHECKING:
     from relay.cluster.limits import SharedLimits
+    from relay.cluster.views import Views
 
 AWAY: Final = "The ledger that this relay shares with others is away. Try again in a moment."
 _FORGET_FROM: Final = 1_000  # keys without state
@@ -61,6 +63,7 @@ class ClusterLedger(Ledger):
         self.address_of: Callable[[str], str] | None = None
         # Called when an upstream's own limits have no lease: it claims, and wakes the pool.
         self.on_upstream: Callable[[NoLeaseError], None] | None = None
+        self.views: Views | None = None  # the use on all nodes, for people
         # Carries out a change of windows for all nodes.
         self.on_change: Callable[[SharedChange], Awaitable[None]] | None = None
         limits.on_nodes = lambda nodes: self._parts.divide(self._counters.values(), nodes)
@@ -299,7 +302,11 @@ class ClusterLedger(Ledger):
             )
         except LimitReachedError as error:
             key_state.counters.must_check = True
-            raise self._refusal(missing, error) from None
+            moment = int(time.time() * 1000)
+            self.show(shared, moment)
+            wanted = error, missing.cost
+            found = refusal(self.limits, shared, key_state.balance, wanted, moment)
+            raise found or missing from None
         except LedgerAwayError:
             key_state.counters.must_check = True
             raise RelayError(OVERLOADED, AWAY) from None
@@ -314,29 +321,36 @@ class ClusterLedger(Ledger):
         if granted is not None:
             granted[1].undo(self.limits.clock())
 
-    def _refusal(self, missing: NoLeaseError, error: LimitReachedError) -> QuotaExceeded:
-        """The error that one node alone would give."""
-        shared, key_state, moment = missing.shared, missing.key_state, int(time.time() * 1000)
-        self.show(shared, moment)
-        place = next(n for n, one in enumerate(shared.limits) if one is error.limit)
-        balance = key_state.balance
-        if shared.mirrors[place] is None:
-            if balance is None:  # its plan has changed meanwhile
-                return missing
-            state = self.limits.view(shared.account, shared.key, shared.limits)[place]
-            left = Balance(shared.account)
-            left.credited = state.remaining + balance.held
-            return exceeded.balance_error(left, missing.cost)
-        plan, limit = shared.sources[place]
-        return exceeded.limit_error(plan, limit, moment + error.reset_in, moment)
-
     # --- what is shown ---
 
     def view(self, account: str, key: str, plan: Plan, now: float) -> list[LimitView]:
-        """See `Ledger.view`: of windows, what no other node holds."""
-        key_state = self.key_state(account, key, plan, now)
-        self.show(self._shared_of(key_state), int(now * 1000))
+        """See `Ledger.view`: of windows, what no other node holds, unless `refresh` knows more."""
+        key_state, moment = self.key_state(account, key, plan, now), int(now * 1000)
+        shared = self._shared_of(key_state)
+        self.show(shared, moment)
+        if self.views is not None:
+            self.views.show(key_state.counters, self._name_of(key_state.counters.owner), moment)
         return super().view(account, key, plan, now)
+
+    async def refresh(
+        self, owners: Sequence[tuple[Plan, str]], now: float, account: str = ""
+    ) -> None:
+        """See `Ledger.refresh`."""
+        moment, found = int(now * 1000), []
+        for plan, owner in owners:
+            counters = self.counters_of("account" if plan.by_account else "key", owner)
+            if counters.plan is None:
+                counters.adopt(plan, moment)
+            found.append((counters, self._name_of(counters.owner)))
+        if self.views is not None:
+            await self.views.refresh(found, account)
+            for counters, name in found:
+                self.views.show(counters, name, int(time.time() * 1000))
+
+    def amount(self, balance: Balance) -> int:
+        """See `Ledger.amount`."""
+        charged = None if self.views is None else self.views.charged(balance.account)
+        return balance.amount if charged is None else balance.credited - charged + balance.held
 
     def _note(self, shared: SharedKey, held: Held, moment: int) -> None:
         """The use of leases has changed."""
@@ -367,13 +381,17 @@ class ClusterLedger(Ledger):
 
     def _shared_of(self, key_state: KeyState) -> SharedKey:
         """The shared limits of a key, as they are now."""
-        name = key = key_state.key
-        shared = self._keys.get(key)
-        if self.address_of is not None and key.startswith(UPSTREAM):
-            name = upstream_owner(key, self.address_of(key))
+        key = key_state.key
+        name, shared = self._name_of(key), self._keys.get(key)
         if shared is None or shared.key != name or not shared.is_current(key_state):
             shared = self._keys[key] = SharedKey(key_state, name, int(time.time() * 1000))
         return shared
+
+    def _name_of(self, owner: str) -> str:
+        """The name that nodes have for a key or an account, or for an upstream."""
+        if self.address_of is not None and owner.startswith(UPSTREAM):
+            return upstream_owner(owner, self.address_of(owner))
+        return owner
 
     async def adjust_shared(self, change: SharedChange) -> None:
         """See `Holdings.adjust_shared`. Leases that are out may still be used."""

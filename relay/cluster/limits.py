@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import count
 from typing import Final, NamedTuple
 
-from relay.cluster.calls import Pulse, WindowClaim
+from relay.cluster.calls import REPORT, Pulse, WindowClaim
 from relay.cluster.courier import Courier, Errand, Reply
 from relay.cluster.figures import Figures
 from relay.cluster.outage import OnOutage, Outages
@@ -321,9 +321,13 @@ class SharedLimits:
 
     def recalled(self, window_name: str, asker: str) -> None:
         """Another node could use what is unused here. Of two nodes that need more and ask each
-        other, the one with the later name keeps what it has."""
+        other, the one with the later name keeps what it has. `REPORT`: it only asks for the use."""
         window = self.windows.get(window_name)
         if window is None or window.lease == asker:
+            return
+        if asker == REPORT:
+            if not window.claimed and window.leased.reset_in(self.clock()):
+                self.send([(window, 0)], self.clock(), urgent=True)
             return
         self.figures.recalls += 1
         if window.draws and window.lease > asker:

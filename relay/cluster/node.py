@@ -26,6 +26,7 @@ from relay.cluster.session_moves import SessionMovesPart
 from relay.cluster.state_sync import StateSync
 from relay.cluster.states import Sessions, UpstreamStates
 from relay.cluster.upstream_states import UpstreamStatesPart
+from relay.cluster.views import Views
 from relay.cluster.waiting import TICK
 
 _log = logging.getLogger("relay.cluster")
@@ -73,6 +74,7 @@ class ClusterNode:
         self._settings = settings
         self._courier = Courier(settings.url, settings.name, self.figures)
         self.limits = SharedLimits(self.lease, self._courier, self.figures, settings.on_outage)
+        self.views = Views(settings.url, settings.name, self.limits)
         self.state_sync = StateSync(settings.url, settings.name)
 
         def changed(kind: str, id: str) -> None:
@@ -144,6 +146,7 @@ class ClusterNode:
                 await self.limits.close()
         except TimeoutError:
             _log.warning("leases were not given back: they count as used until they end")
+        await self.views.close()
         await self.state_sync.close()
         await self._listener.close(leaves=True)
         await self._courier.close()

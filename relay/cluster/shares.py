@@ -1,17 +1,21 @@
 """The limits of one key as a node shares them, and the rows that keep the use of its leases.
 
-Decides how a limit of a plan becomes a shared one. Must not know when a request is admitted.
+Decides how a limit of a plan becomes a shared one, and which error a refusal is. Must not know when
+a request is admitted.
 """
 
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from relay.cluster.windows import LeaseUse, NodeWindow, SharedLimit
+from relay.cluster.waiting import LimitReachedError
+from relay.cluster.windows import LeaseUse, NodeWindow, SharedLimit, owner_window_name
+from relay.quota import exceeded
 from relay.quota.bucket import Bucket, FixedWindow, Mark, TokenBucket
+from relay.quota.exceeded import QuotaExceeded
 from relay.quota.holdings import LEASE
 from relay.quota.plans import MINUTE, Limit, Plan
-from relay.quota.state import KeyState, LimitCounters, Row
+from relay.quota.state import Balance, KeyState, LimitCounters, Row
 
 if TYPE_CHECKING:
     from relay.cluster.limits import SharedLimits
@@ -220,3 +224,39 @@ def show_window(bucket: FixedWindow, window: NodeWindow, now: int, moment: int) 
     end = moment + reset_in
     if not -_SAME_MOMENT < bucket.end - end < _SAME_MOMENT:
         bucket.end = end
+
+
+def shared_windows(counters: LimitCounters, owner: str) -> list[tuple[str, FixedWindow]]:
+    """The windows of an owner that nodes share, by name. `owner`: by the name that nodes have."""
+    if counters.plan is None:
+        return []
+    found = []
+    for limit, bucket in zip(counters.plan.limits, counters.buckets, strict=True):
+        if isinstance(bucket, FixedWindow):
+            name = owner_window_name(counters.scope, owner, limit.kind, limit.per)
+            found.append((name, bucket))
+    return found
+
+
+def balance_window(account: str) -> str:
+    """The name of the window that is an account's balance."""
+    return owner_window_name("account", account, "money", 0)
+
+
+def refusal(
+    limits: "SharedLimits", shared: SharedKey, balance: Balance | None,
+    refused: tuple[LimitReachedError, int], moment: int,
+) -> QuotaExceeded | None:  # fmt: skip
+    """The error that one node alone would give; None: the key's plan has changed meanwhile.
+    `refused`: the limit that has no room, and the cost of the request; `moment`: ms."""
+    error, cost = refused
+    place = next(n for n, one in enumerate(shared.limits) if one is error.limit)
+    if shared.mirrors[place] is not None:
+        plan, limit = shared.sources[place]
+        return exceeded.limit_error(plan, limit, moment + error.reset_in, moment)
+    if balance is None:
+        return None
+    state = limits.view(shared.account, shared.key, shared.limits)[place]
+    left = Balance(shared.account)
+    left.credited = state.remaining + balance.held
+    return exceeded.balance_error(left, cost)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from relay.clock import rfc3339
 from relay.pool.clock import shown
-from relay.pool.outages import Outage
+from relay.pool.outages import Outage, Outages
 
 if TYPE_CHECKING:
     from relay.pool.health import Health
@@ -48,11 +48,19 @@ def view_of(health: "Health", now: float) -> dict[str, object]:
 def _why(health: "Health", state: str, outage: Outage | None) -> str:
     if outage is not None:
         return outage.reason
-    last = health.last_error
-    if state != "ok" or last is None:
+    if state != "ok":
         return ""
-    if health.failures:
+    last = health.last_error
+    if health.failures and last is not None:
         return f"{health.failures} failed in a row: {last.reason}"
-    if health.by_caller:
-        return f"for {len(health.by_caller)} of its callers: {last.reason}"
+    of_callers = [found for one in health.by_caller.values() if (found := _latest(one))]
+    if of_callers:  # found here or on another node
+        latest = max(of_callers, key=lambda one: one.since)
+        return f"for {len(of_callers)} of its callers: {latest.reason}"
     return ""
+
+
+def _latest(outages: Outages) -> Outage | None:
+    """The latest outage of a caller, if there is one."""
+    found = [outages.account_outage, outages.overload, *outages.model_outages.values()]
+    return max((one for one in found if one is not None), key=lambda one: one.since, default=None)

@@ -21,6 +21,7 @@ a limit and the reservation. Must not know requests or the database: `changes` h
 - A revoked key needs no call: `sweep` deletes state whose limits are full again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import islice
@@ -32,11 +33,7 @@ from relay.quota.bucket import Bucket, Mark
 from relay.quota.further import FurtherReservation, take_further
 from relay.quota.holdings import Holdings, Use
 from relay.quota.plans import Plan
-from relay.quota.state import (
-    KeyState,
-    LimitCounters,
-    Reservation,
-)
+from relay.quota.state import Balance, KeyState, LimitCounters, Reservation
 
 _MAX_SHOWN_KEYS: Final = 2000
 
@@ -285,6 +282,17 @@ class Ledger(Holdings):
             remaining, reset = bucket.remaining_and_reset(moment)
             views.append(LimitView(limit.name, remaining, reset / 1000))
         return views
+
+    async def refresh(
+        self, owners: Sequence[tuple[Plan, str]], now: float, account: str = ""
+    ) -> None:
+        """Let the limits of these owners, each an account or a key as its plan says, and the
+        balance of the account stand as all machines know them, for a person who asks. Read them in
+        the same step of the loop. Never for a request of a model. Here all is known."""
+
+    def amount(self, balance: Balance) -> int:
+        """What an account has left, in micro-dollars; what is held for requests is in it."""
+        return balance.amount
 
     def tightest(self, now: float, count: int) -> list[tuple[KeyState, LimitView, float]]:
         """The keys with the highest used share of a limit, each with that limit and share.

@@ -33,20 +33,35 @@ def windows(ledger: Ledger, owner: str, plan: Plan, now: float) -> list[WindowVi
     counters = ledger.find_counters("account" if plan.by_account else "key", owner)
     known = {} if counters is None else counters.all_buckets
     moment = int(now * 1000)
-    return [_view(limit, known.get((limit.kind, limit.per)), moment) for limit in plan.limits]
+    is_current = counters is not None and counters.plan is plan
+    return [
+        _view(limit, known.get((limit.kind, limit.per)), moment, is_current=is_current)
+        for limit in plan.limits
+    ]
 
 
-def _view(limit: Limit, bucket: Bucket | None, moment: int) -> WindowView:
+def present_size(bucket: Bucket, moment: int) -> int:
+    """The size at this moment (ms): of a window with its bonus, of a limit that machines have
+    divided this one's part."""
+    if isinstance(bucket, FixedWindow):
+        return bucket.size if moment < bucket.end else bucket.next_size
+    return bucket.size
+
+
+def _view(limit: Limit, bucket: Bucket | None, moment: int, *, is_current: bool) -> WindowView:
+    """`is_current`: the bucket is of this very plan."""
     if bucket is None:
         bucket = new_bucket(limit.refill, limit.size, limit.per * 1000)
     used = bucket.used_units(moment)
     reset = bucket.reset_at(moment)
     remaining = bucket.remaining(moment)
     size = limit.size
-    if _ordinary_size(bucket) != limit.size or bucket.refill != limit.refill:
+    if is_current:
+        size = present_size(bucket, moment)
+    elif _ordinary_size(bucket) != limit.size or bucket.refill != limit.refill:
         remaining = max(0, limit.size - used)  # the bucket is of the plan before
-    elif isinstance(bucket, FixedWindow):  # with its bonus
-        size = bucket.size if moment < bucket.end else bucket.next_size
+    else:
+        size = present_size(bucket, moment)
     return WindowView(
         limit.kind,
         limit.per,

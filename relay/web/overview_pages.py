@@ -82,9 +82,11 @@ async def limit_groups(visit: Visit, user: User, plan: Plan) -> list[Group]:
         keys = await list_own_keys(visit.database, user.id)
         live = [key for key in keys if key.state(visit.now) == "live"]
         owners = [(key.name or key.hint, key.id) for key in live]
+    ledger = visit.parts.ledger
+    await ledger.refresh([(plan, owner) for _, owner in owners], visit.now)
     groups = []
     for name, owner in owners:
-        views = windows(visit.parts.ledger, owner, plan, visit.now)
+        views = windows(ledger, owner, plan, visit.now)
         long = sorted((one for one in views if one.per > 3600), key=lambda one: one.per)
         short = [one for one in views if one.per <= 3600]
         groups.append(Group(name, long, short))

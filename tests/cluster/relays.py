@@ -29,6 +29,15 @@ limits = [{ tokens = 60000, per = "5h" }]
 id = "paced"
 max_concurrency = 30
 limits = [{ requests = 30, per = "1m" }]
+
+[[plan]]
+id = "mixed"
+billing = "per-token"
+limits = [
+    { requests = 400, per = "5h" },
+    { requests = 4000, per = "7d" },
+    { requests = 60, per = "1m" },
+]
 """
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from relay.pool.evidence import names_model
 from relay.pool.health import Health
-from relay.pool.outages import Level
+from relay.pool.outages import Level, Outage
 from relay.pool.vendor_errors import Scope, Verdict
 from relay.translate.messages.error_document import ErrorDocument
 from tests.pool.test_health import BROKEN, NOW, M, N
@@ -51,6 +51,20 @@ def test_a_failure_is_taken_back_once_an_answer_has_completed() -> None:
     health.failures = 0  # the answer completed
     health.retract(A, NOW - 5)
     assert (health.failures, health.failed_at) == (0, NOW - 5)
+
+
+def test_a_callers_outage_from_elsewhere_is_shown() -> None:
+    """Another node has found it: this one has seen no error."""
+    health = Health()
+    health.adopt(
+        A, Scope.ACCOUNT, Outage("429: limit reached", NOW, NOW + 60, stated=True), M, fresh=True
+    )
+    health.adopt(
+        B, Scope.MODEL, Outage("it is busy", NOW + 1, NOW + 90, stated=True), M, fresh=True
+    )
+    assert health.view(NOW + 2)["why"] == "for 2 of its callers: it is busy"
+    assert health.view(NOW + 61)["why"] == "for 1 of its callers: it is busy"
+    assert health.view(NOW + 91)["why"] == ""
 
 
 @pytest.mark.parametrize("earlier", [5.0, 50.0])

@@ -70,7 +70,7 @@ async def _values(visit: Visit) -> dict[str, Any]:
         "in_flight": total.relayed,
         "waiting": total.waiting,
         "rates": await visit.site.pulse.rates(total),
-        "upstreams": operations.monitor.rows(total),
+        "upstreams": await operations.monitor.rows(total),
         "today": sums[0] if sums else None,
         "bars": await _bars(visit),
         "chart": (_CHART_WIDTH, _CHART_HEIGHT, _BAR),

@@ -14,7 +14,6 @@ from relay.gateway.metering import most_expensive
 from relay.pool.clock import shown
 from relay.pool.routes import Route, Target
 from relay.pool.selection import RoutingRequest, choose, room_at
-from relay.quota.plans import Plan
 from relay.quota.windows import WindowView, windows
 from relay.store.keys import Key, find_keys, list_keys
 from relay.store.users import User, find_user
@@ -106,7 +105,7 @@ async def _simulate(visit: Visit, fields: dict[str, str]) -> dict[str, Any]:
         "balance": None,
     }
     if person is not None:
-        result |= _admission(visit, person, key, (tokens, max(cost, wish)))
+        result |= await _admission(visit, person, key, (tokens, max(cost, wish)))
     return {"result": result}
 
 
@@ -155,7 +154,7 @@ def _candidates(visit: Visit, route: Route, request: RoutingRequest) -> list[Can
     return found
 
 
-def _admission(
+async def _admission(
     visit: Visit, person: User, key: Key | None, needed: tuple[int, int]
 ) -> dict[str, Any]:
     """Whether the person's request would be admitted, and what it would hold."""
@@ -165,12 +164,15 @@ def _admission(
         plan = visit.parts.catalog().plan(person.plan)
     except RelayError as error:
         return {"refusal": visit.words(error.message)}
-    holds = _holds(visit, plan, person, key, tokens)
+    owner = person.id if plan.by_account else key.id if key is not None else "nobody"
+    await ledger.refresh([(plan, owner)], visit.now, person.id if plan.prepaid else "")
+    views = windows(ledger, owner, plan, visit.now)
+    holds = [Hold(view, 1 if view.kind == "requests" else tokens) for view in views]
     balance = None
     refusal = ""
     if plan.prepaid:
         known = ledger.balance(person.id)
-        balance = known.credited - known.charged - known.held
+        balance = ledger.amount(known) - known.held
         if balance < cost:
             refusal = visit.t("admin_simulator.no_money")
     if not all(hold.has_room for hold in holds):
@@ -182,9 +184,3 @@ def _admission(
     elif key.state(visit.now) != "live":
         refusal = visit.t("admin_simulator.dead_key")
     return {"plan": plan, "holds": holds, "balance": balance, "refusal": refusal}
-
-
-def _holds(visit: Visit, plan: Plan, person: User, key: Key | None, tokens: int) -> list[Hold]:
-    owner = person.id if plan.by_account else key.id if key is not None else "nobody"
-    views = windows(visit.parts.ledger, owner, plan, visit.now)
-    return [Hold(view, 1 if view.kind == "requests" else tokens) for view in views]

@@ -43,7 +43,7 @@ async def _values(visit: Visit) -> dict[str, Any]:
     total = (await operations.monitor.figures()).total
     sticky = operations.upstreams.settings.sticky != "off"
     return {
-        "rows": operations.monitor.rows(total),
+        "rows": await operations.monitor.rows(total),
         "sessions": operations.bindings.counts(time.monotonic()) if sticky else {},
         "rates": await visit.site.pulse.rates(total),
         "waiting": total.waiting,
