@@ -258,13 +258,16 @@ def lock_database(path: str) -> int:
     folder = os.path.dirname(real)
     if not os.path.isdir(folder):
         raise OSError(f"database {path}: there is no folder {folder}")
-    lock = os.open(f"{real}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise OSError(f"another relay serves from the database {path}") from None
-    return lock
+    while True:
+        lock = os.open(f"{real}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise OSError(f"another relay serves from the database {path}") from None
+        if os.fstat(lock).st_nlink:
+            return lock
+        os.close(lock)  # its holder has deleted it meanwhile: another one may be there
 
 
 def announce(text: str) -> None:

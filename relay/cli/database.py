@@ -187,13 +187,15 @@ def database_shrink(as_json: bool) -> None:
 
 @contextmanager
 def locked(database: str) -> Iterator[None]:
-    """Hold the server's lock on the database.
+    """Hold the server's lock on the database. A lock that no server has made goes again.
 
     Raises:
         Failure: a server runs, or there is no such folder.
     """
     from relay.process import lock_database
 
+    path = f"{os.path.realpath(database)}.lock"
+    is_new = not os.path.exists(path)
     try:
         lock = lock_database(database)
     except OSError as error:
@@ -202,4 +204,6 @@ def locked(database: str) -> Iterator[None]:
     try:
         yield
     finally:
+        if is_new:  # while it is held, so that nobody holds one that is gone
+            os.unlink(path)
         os.close(lock)

@@ -35,7 +35,7 @@ _NAMES: Final = {  # tables as people know them
     "usage": "requests",
 }
 _ADVICE: Final = {
-    "users": "both have this address: its owner or an administrator deletes one of the accounts",
+    "users": "both have this address: its owner deletes one of the accounts, on its page /account",
     "keys": "one key on both sides: revoke and delete it on one (relay key revoke, key delete)",
     "payment": "one payment, or one number of an invoice, on both sides: they cannot be merged",
     "pause": "paused on both sides: resume it on one (relay upstreams resume)",
@@ -93,7 +93,8 @@ def _imported(url: str, file: Path, dry_run: bool) -> "Import":
 
     try:
         if not file.is_file():
-            raise StoreError(f"database {file}: there is no such file")
+            reason = "is no database file" if file.exists() else "there is no such file"
+            raise StoreError(f"database {file}: {reason}")
         with tempfile.TemporaryDirectory(prefix=".relay-import-", dir=file.parent) as folder:
             copy = Path(folder) / file.name
             backup(file, copy)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from relay.store.database import StoreError
+from relay.store.database import APPLICATION_ID, StoreError
 
 Rows = list[dict[str, Any]]
 
@@ -15,6 +15,12 @@ def is_sqlite(path: Path) -> bool:
     """Whether a file begins as every SQLite database does. Raises OSError."""
     with path.open("rb") as file:
         return file.read(16) == b"SQLite format 3\0"
+
+
+def is_of_relay(path: Path) -> bool:
+    """Whether a SQLite file is a relay's database. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(72)[68:] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def read_tables(path: Path, names: Iterable[str]) -> dict[str, Rows]:

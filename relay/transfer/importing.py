@@ -13,7 +13,7 @@ from typing import Final
 from relay.accounts.users import is_email
 from relay.config import Settings
 from relay.store.database import Database
-from relay.store.foreign import is_sqlite
+from relay.store.foreign import is_of_relay, is_sqlite
 from relay.store.foreign import read_tables as read_sqlite
 from relay.store.imports import Added, ImportedAccount, ImportedKey, add_accounts
 from relay.transfer import TransferError
@@ -55,6 +55,10 @@ def read_source(source: str, path: Path) -> Foreign:
     names, read = SOURCES[source]
     try:
         if is_sqlite(path):
+            if is_of_relay(path):
+                raise TransferError(
+                    f"{path}: is a database of Relay, not of {source}: see `relay import relay`"
+                )
             tables = read_sqlite(path, names)
         else:
             with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:

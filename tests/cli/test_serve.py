@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.cli.database import locked
 from relay.process import lock_database
 from tests.cli.two_upstreams import configure as configure_two
 from tests.cli.two_upstreams import error_of
@@ -49,6 +50,17 @@ def test_a_lock_is_refused_by_path_until_it_is_released(tmp_path: Path) -> None:
         lock_database(str(path))
     os.close(lock)
     os.close(lock_database(str(path)))
+
+
+def test_a_lock_that_a_command_made_goes_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    with locked(str(path)), pytest.raises(OSError, match="another relay"):
+        lock_database(str(path))
+    assert not list(tmp_path.iterdir())
+    os.close(lock_database(str(path)))  # as a server does
+    with locked(str(path)):
+        pass
+    assert list(tmp_path.iterdir()) == [tmp_path / "relay.db.lock"]
 
 
 def test_a_database_in_no_folder_is_refused_in_plain_words(tmp_path: Path) -> None:

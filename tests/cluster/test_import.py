@@ -141,7 +141,9 @@ def test_an_import_that_was_cut_off_goes_on(folder: Path, url: str, tmp_path: Pa
     assert in_postgres(url, plans) == [("free",), ("pro",)]
 
 
-def test_rows_that_contradict_refuse_an_import(folder: Path, url: str, tmp_path: Path) -> None:
+def test_rows_that_contradict_refuse_an_import(
+    folder: Path, url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     key = ROWS["keys"].replace("'usr_1'", "(SELECT id FROM users)")
     files = [filled(tmp_path / f"{name}.db", "a@x") for name in ("one", "two")]
     for file, id in zip(files, ("key_1", "key_2"), strict=True):
@@ -157,7 +159,8 @@ def test_rows_that_contradict_refuse_an_import(folder: Path, url: str, tmp_path:
             ("accounts", "a@x"),
             ("keys", "n"),
         ]
-        assert "deletes one of the accounts" in conflicts[0]["advice"]
+        assert "its owner deletes one of the accounts" in conflicts[0]["advice"]
+        assert "is held" not in caplog.text
     assert in_postgres(url, "SELECT count(*), max(seq) FROM relay.replicated_row") == before
     assert len(in_postgres(url, "SELECT * FROM relay.replica")) == 1
     assert "revoke and delete it on one" in run("import", "relay", str(files[1])).stdout
@@ -329,7 +332,18 @@ def test_a_file_that_is_no_database_of_ours(
             filled(file)
         run_sql(file, content)
     assert message in refused(1, "import", "relay", str(file))
+    assert not (tmp_path / "given.db.lock").exists()
     assert in_postgres(url, "SELECT to_regnamespace('relay')") == [(None,)]
+
+
+def test_a_folder_is_no_database(folder: Path, tmp_path: Path) -> None:
+    assert "is no database file" in refused(1, "import", "relay", str(tmp_path))
+    assert not Path(f"{tmp_path}.lock").exists()
+
+
+def test_a_relay_is_imported_as_one(folder: Path, tmp_path: Path) -> None:
+    file = str(filled(tmp_path / "alone.db", "a@x"))
+    assert "see `relay import relay`" in refused(1, "import", "new-api", file)
 
 
 def test_an_import_needs_a_shared_ledger(folder: Path, tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ class Applier:
             if table.sharing == "entries" and not self._is_joining and _is_repeated(error):
                 _log.warning("an entry of %s from %s is here already: %s", row.tbl, row.node, error)
                 return
-            _log.error("a row of %s from %s is held: %s", row.tbl, row.node, error)
+            if not self._is_joining:  # else the row is reported with all that contradict others
+                _log.error("a row of %s from %s is held: %s", row.tbl, row.node, error)
             connection.execute(
                 "INSERT OR REPLACE INTO held_row VALUES (?, ?, ?, ?, ?)",
                 (row.tbl, row.pk, row.seq, row.image, str(error)),
