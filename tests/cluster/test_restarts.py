@@ -1,6 +1,6 @@
 """After a restart of PostgreSQL only nodes that were alive at its last moment are waited for."""
 
-from pathlib import Path
+import asyncio
 
 import psycopg
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from tests.cluster.nodes import running_node
 from tests.cluster.postgres import Postgres
 from tests.cluster.relays import Fleet
-from tests.durability.process import relay, serving
+from tests.durability.process import relay
 from tests.fakes.until import until
 
 Connection = psycopg.AsyncConnection[tuple[object, ...]]
@@ -108,24 +108,29 @@ async def test_a_dead_node_delays_nobody_after_a_restart(own_postgres: Postgres)
 
 
 async def test_a_refused_start_leaves_no_node(
-    fleet: Fleet, postgres: Postgres, database: str
+    fleet: Fleet, postgres: Postgres, database: str, connection: Connection
 ) -> None:
     [folder] = fleet.spread(postgres.url(database), 1)
-    with serving(folder) as running:  # its database is that of n0 from now on
-        running.signal()
-        assert await running.exited(10) == 0
-    rename(folder, "other")
-    done = relay(folder, "serve")
+
+    async def names() -> list[tuple[object, ...]]:
+        cursor = await connection.execute("SELECT name FROM relay.node")
+        return await cursor.fetchall()
+
+    async with await psycopg.AsyncConnection.connect(postgres.url(database)) as other:
+        # It cannot join before it has said that it is alive.
+        await other.execute("SELECT pg_advisory_xact_lock(hashtext('relay.replica'))")
+        starting = asyncio.create_task(asyncio.to_thread(relay, folder, "serve"))
+        async with asyncio.timeout(20):
+            while await names() != [("n0",)]:  # noqa: ASYNC110 - no event says so
+                await asyncio.sleep(0.02)
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'relay n0 shares' AND datname = current_database()"
+            )
+        done = await starting
     assert done.returncode != 0
-    assert "is that of node n0" in done.stderr
-    with psycopg.connect(postgres.url(database)) as connection:
-        assert connection.execute("SELECT name FROM relay.node").fetchall() == []
-
-
-def rename(folder: Path, node: str) -> None:
-    """Give a relay another name among the nodes."""
-    path = folder / "relay.toml"
-    path.write_text(path.read_text().replace('node = "n0"', f'node = "{node}"'))
+    assert "a new node needs PostgreSQL to join" in done.stderr
+    assert await names() == []
 
 
 @pytest.mark.parametrize("leaves", [True, False])
