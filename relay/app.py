@@ -409,12 +409,12 @@ def compose(
     metering = server_setup.new_metering(storage)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
-    def is_ready() -> bool:
-        return handler.catalog.serves_any and storage.journal.healthy and not server.draining
+    def unready() -> str:
+        return server_setup.unready(handler, storage, server)
 
     models, responses = Models(settings.model), StoredResponses(storage.responses)
     usage = KeyUsage(storage.database, storage.ledger)
-    api = ApiEndpoints(models, responses, storage.keys, metering, usage, is_ready)
+    api = ApiEndpoints(models, responses, storage.keys, metering, usage, unready)
     web = api.pages = storage.web(
         lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
     )
