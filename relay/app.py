@@ -48,7 +48,7 @@ from relay.quota.held import State
 from relay.storage import Storage, joined
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
-from relay.upkeep import Upkeep, sweep
+from relay.upkeep import Upkeep, share_costs, sweep
 from relay.web.mount import WebMount
 from relay.web.parts import Operations, Reloading
 
@@ -217,6 +217,8 @@ class App:
             loop.create_task(self.changes.watch(_WATCH_INTERVAL_SECONDS)),
             loop.create_task(sweep(self.ledger, self.bindings)),
         ]
+        if self._storage.node is not None:
+            self._tasks.append(loop.create_task(share_costs(self.database, self.upstreams)))
         self._keeping = list(map(loop.create_task, self.upkeep.work()))
         self._polling = loop.create_task(self._poller.run())
 
