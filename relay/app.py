@@ -48,7 +48,7 @@ from relay.quota.held import State
 from relay.storage import Storage, joined
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
-from relay.upkeep import Upkeep, sweep
+from relay.upkeep import Upkeep, share_costs, sweep
 from relay.web.mount import WebMount
 from relay.web.parts import Operations, Reloading
 
@@ -222,6 +222,8 @@ class App:
             loop.create_task(self.changes.watch(_WATCH_INTERVAL_SECONDS)),
             loop.create_task(sweep(self.ledger, self.bindings)),
         ]
+        if self._storage.node is not None:
+            self._tasks.append(loop.create_task(share_costs(self.database, self.upstreams)))
         self._keeping = list(map(loop.create_task, self.upkeep.work()))
         self._polling = loop.create_task(self._poller.run())
 
@@ -414,12 +416,12 @@ def compose(
     metering = server_setup.new_metering(storage)
     relay = Relay(storage.keys, metering, pool, bindings, deadlines)
 
-    def is_ready() -> bool:
-        return handler.catalog.serves_any and storage.journal.healthy and not server.draining
+    def unready() -> str:
+        return server_setup.unready(handler, storage, server)
 
     models, responses = Models(settings.model), StoredResponses(storage.responses)
     usage = KeyUsage(storage.database, storage.ledger)
-    api = ApiEndpoints(models, responses, storage.keys, metering, usage, is_ready)
+    api = ApiEndpoints(models, responses, storage.keys, metering, usage, unready)
     web = api.pages = storage.web(
         lambda: app.settings, lambda: handler.catalog, lambda: app.operations, lambda: app.refresh()
     )

@@ -96,6 +96,19 @@ def new_metering(storage: Storage) -> Metering:
     return metering
 
 
+def unready(handler: Handler, storage: Storage, server: Server) -> str:
+    """Why the relay cannot serve requests; "" if it can."""
+    if server.draining:
+        return "draining"
+    if not handler.catalog.serves_any:
+        return "no model has an upstream"
+    if not storage.journal.healthy:
+        return "the database cannot be written"
+    if storage.node is not None and storage.node.refuses():
+        return "the shared ledger (PostgreSQL) is away"
+    return ""
+
+
 def session_seconds(settings: config.PoolSettings) -> float:
     """How long a conversation stays bound to its upstream."""
     # Kept even without stickiness: a binding records whose thinking a history contains.

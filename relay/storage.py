@@ -13,7 +13,6 @@ from relay.changes import InForce, apply_keys, apply_spending, read_spending
 from relay.config import ConfigError, Settings
 from relay.gateway.authentication import KeyIndex
 from relay.gateway.catalog import Catalog
-from relay.quota.bucket import calendar_period
 from relay.quota.held import State
 from relay.quota.ledger import Ledger
 from relay.quota.transfer import join
@@ -28,7 +27,7 @@ from relay.store.replication import joining
 from relay.store.responses import Bounds as ResponseBounds
 from relay.store.responses import DatabaseResponseStore, MemoryResponseStore, ResponseStore
 from relay.store.server_secret import sealing_key
-from relay.store.usage import upstream_days
+from relay.upkeep import upstream_costs
 from relay.web.mount import WebMount
 from relay.web.parts import Operations, Parts
 
@@ -169,7 +168,7 @@ class Storage:
             _response_store(settings.responses, secret, database),
             sealing,
             running,
-            await _spent(database, now),
+            await upstream_costs(database, now),
             InForce(number, {account: one.plan for account, one in spending.items()}),
         )
         apply_keys(storage.keys, ledger, keys)
@@ -192,17 +191,6 @@ def _shared_ledger(node: "ClusterNode") -> Ledger:
     from relay.cluster.joining import shared_ledger
 
     return shared_ledger(node)
-
-
-async def _spent(database: Database, now: float) -> dict[str, tuple[int, int]]:
-    """What each upstream has cost this day and this month, in UTC. Everything is summed up."""
-    day, month = (calendar_period(unit, int(now * 1000))[0] // 1000 for unit in ("day", "month"))
-    spent: dict[str, tuple[int, int]] = {}
-    for one in await upstream_days(database, month):
-        before = spent.get(one.upstream, (0, 0))
-        today = one.cost_micro if one.day == day else 0
-        spent[one.upstream] = (before[0] + today, before[1] + one.cost_micro)
-    return spent
 
 
 def _responses_secret(settings: config.ResponsesSettings) -> Secret | None:

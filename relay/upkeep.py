@@ -16,6 +16,7 @@ from relay.alerts.threshold_mails import ThresholdMails
 from relay.config import Settings
 from relay.pool.affinity import Bindings
 from relay.pool.leases import Upstreams
+from relay.quota.bucket import calendar_period
 from relay.quota.ledger import Ledger
 from relay.store import events, idempotency, latency, thresholds
 from relay.store.database import Database, StoreError
@@ -25,7 +26,7 @@ from relay.store.refusals import prune_refusals
 from relay.store.responses import ResponseStore
 from relay.store.scheduled_backup import Backups
 from relay.store.space import give_back
-from relay.store.usage import prune
+from relay.store.usage import prune, upstream_days
 
 _log = logging.getLogger("relay")
 
@@ -33,6 +34,7 @@ _PRUNE_INTERVAL_SECONDS: Final = 3600.0
 _PERIOD_INTERVAL_SECONDS: Final = 10.0
 _SWEEP_INTERVAL_SECONDS: Final = 5.0
 _LATENCY_INTERVAL_SECONDS = 60.0
+_COSTS_INTERVAL_SECONDS: Final = 5.0
 
 
 async def sweep(ledger: Ledger, bindings: Bindings) -> None:
@@ -41,6 +43,35 @@ async def sweep(ledger: Ledger, bindings: Bindings) -> None:
         await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
         ledger.sweep(time.time())
         bindings.sweep(time.monotonic())
+
+
+async def upstream_costs(database: Database, now: float) -> dict[str, tuple[int, int]]:
+    """What each upstream has cost this day and this month, in UTC. Everything is summed up."""
+    day, month = (calendar_period(unit, int(now * 1000))[0] // 1000 for unit in ("day", "month"))
+    spent: dict[str, tuple[int, int]] = {}
+    for one in await upstream_days(database, month):
+        before = spent.get(one.upstream, (0, 0))
+        today = one.cost_micro if one.day == day else 0
+        spent[one.upstream] = (before[0] + today, before[1] + one.cost_micro)
+    return spent
+
+
+async def share_costs(database: Database, upstreams: Upstreams) -> None:
+    """Let the caps of upstreams hold over all machines, until cancelled: their requests are in the
+    database a second or two after they have ended."""
+    while True:
+        await asyncio.sleep(_COSTS_INTERVAL_SECONDS)
+        capped = [one for one in upstreams if one.spending.is_capped]
+        if not capped:
+            continue
+        read_at = upstreams.now()
+        try:
+            costs = await upstream_costs(database, read_at)
+        except StoreError as error:
+            _log.warning("costs of other relays are not counted for now: %s", error)
+            continue
+        for one in capped:
+            one.spending.reach(*costs.get(one.name, (0, 0)), read_at, upstreams.now())
 
 
 class Upkeep:

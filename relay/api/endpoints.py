@@ -68,15 +68,15 @@ class ApiEndpoints:
         keys: KeyIndex,
         metering: Metering,
         key_usage: KeyUsage,
-        ready: Callable[[], bool],
+        unready: Callable[[], str],
     ) -> None:
-        """`ready` decides whether `GET /readyz` succeeds."""
+        """`unready`: why `GET /readyz` fails, "" if it succeeds."""
         self.models = models
         self._stored = stored
         self._keys = keys
         self._metering = metering
         self._usage = key_usage
-        self._ready = ready
+        self._unready = unready
         self.trickle = Trickle()
         self.pages: PageSite | None = None
 
@@ -152,9 +152,9 @@ class ApiEndpoints:
 
     async def _readiness(self, ctx: RequestContext) -> None:
         ctx.end(Outcome.COMPLETE)
-        ready = self._ready()
-        body = b"ready\n" if ready else b"not ready\n"
-        ctx.exchange.respond(200 if ready else 503, [_TEXT], body)
+        reason = self._unready()
+        body = f"not ready: {reason}\n".encode() if reason else b"ready\n"
+        ctx.exchange.respond(503 if reason else 200, [_TEXT], body)
 
     def _identify(self, ctx: RequestContext) -> str:
         """The caller's account.

@@ -64,6 +64,10 @@ class Courier:
         """When the engine was lost, monotonic seconds; None: it is there."""
         return self.urgent_link.down_since
 
+    def look(self) -> None:
+        """Find out whether the engine is there, though no claim is to be sent."""
+        self._urgent.look()
+
     def away_for(self) -> float:
         """Seconds since the engine was lost; 0: it is there."""
         return self.urgent_link.away_for()
@@ -108,6 +112,9 @@ class _Lane:
         self._queue.append(errand)
         self._wake.set()
         self._idle.clear()
+
+    def look(self) -> None:
+        self._wake.set()
 
     async def flush(self) -> None:
         await self._idle.wait()

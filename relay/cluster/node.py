@@ -32,6 +32,7 @@ from relay.cluster.waiting import TICK
 _log = logging.getLogger("relay.cluster")
 
 _TICK_SECONDS: Final = TICK / 1000
+_LEASE_SECONDS: Final = 10.0  # the engine lets a lease live for so long
 _FIRST_TICK: Final = 10  # the relay says first where it listens
 _CLOSE_SECONDS: Final = 2.0  # for the leases to go back
 _CONNECT_SECONDS: Final = 3
@@ -159,6 +160,13 @@ class ClusterNode:
         finally:
             await link.close()
 
+    def refuses(self) -> bool:
+        """Whether all leases are over, since the engine is away, and requests that are limited are
+        refused."""
+        away = self._courier.away_for()
+        has_begun = self.limits.reported() is not None  # else there are no leases
+        return self._settings.on_outage == "refuse" and away > (_LEASE_SECONDS if has_begun else 0)
+
     def view(self) -> NodeFigures:
         """The node's state at this moment."""
         now = self.limits.clock()
@@ -183,6 +191,8 @@ class ClusterNode:
         for number in count():
             self.limits.stalls.tick(self.limits.clock())
             if number >= _FIRST_TICK:
+                if self._listener.away_for():  # a node that claims nothing finds out, too
+                    self._courier.look()
                 self.limits.tick()
             await asyncio.sleep(_TICK_SECONDS)
 

@@ -22,6 +22,11 @@ class Spending:
 
     __slots__ = ("day", "day_cap", "day_end", "month", "month_cap", "month_end")
 
+    @property
+    def is_capped(self) -> bool:
+        """Whether there is a cap."""
+        return bool(self.day_cap or self.month_cap)
+
     def __init__(self) -> None:
         self.day = self.month = 0
         self.day_cap = self.month_cap = 0
@@ -46,6 +51,16 @@ class Spending:
             self.day += day
         if month_end == self.month_end:
             self.month += month
+
+    def reach(self, day: int, month: int, read_at: float, now: float) -> None:
+        """Count at least these costs of all machines, which lack the latest ones of each, unless
+        their day or month is over. `read_at`: when they were read."""
+        self._turn(now)
+        moment = int(read_at * 1000)
+        if calendar_period("day", moment)[1] / 1000 == self.day_end:
+            self.day = max(self.day, day)
+        if calendar_period("month", moment)[1] / 1000 == self.month_end:
+            self.month = max(self.month, month)
 
     def _turn(self, now: float) -> None:
         if now >= self.day_end:

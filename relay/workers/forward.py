@@ -38,13 +38,19 @@ _decode_wanted: Final = msgspec.msgpack.Decoder(frames.BodyWanted).decode
 class Forwarding:
     """The handler of a worker's server, in front of `handler`."""
 
-    def __init__(self, handler: Handler, owner: OwnerConnections) -> None:
+    def __init__(
+        self, handler: Handler, owner: OwnerConnections, *, shares_ledger: bool = False
+    ) -> None:
+        """`shares_ledger`: with other machines. The owner knows whether it is there."""
         self._handler = handler
         self._owner = owner
+        self._shares_ledger = shares_ledger
 
     def handle(self, exchange: Exchange) -> Awaitable[None]:
         """Answer one request on every outcome."""
         request = exchange.request
+        if self._shares_ledger and request.path == READYZ:
+            return self._forward(exchange)
         if request.method in _OWN.get(request.path, ()) or _serves(request):
             return self._handler.handle(exchange)
         return self._forward(exchange)
@@ -222,6 +228,8 @@ class Serving(Protocol):
     handler: Handler
 
 
-def forward_as_worker(app: Serving, owner: OwnerConnections) -> None:
+def forward_as_worker(
+    app: Serving, owner: OwnerConnections, *, shares_ledger: bool = False
+) -> None:
     """Forward what the owner has to answer, from now on."""
-    app.server.handler = Forwarding(app.handler, owner).handle
+    app.server.handler = Forwarding(app.handler, owner, shares_ledger=shares_ledger).handle

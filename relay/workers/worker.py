@@ -137,7 +137,7 @@ class WorkerApp(App):
         app.admissions = WorkerAdmissions(app.metering, ledger, link, pool.wake, pool.give_up)
         app.metering.admissions = app.admissions
         app.connections = connections
-        forward_as_worker(app, connections)
+        forward_as_worker(app, connections, shares_ledger=bool(app.settings.ledger.url))
         share_changes_as_worker(app, link)
         app.reloader = Reloader(app, beginning.path, beginning.log_format)
         app._show_certificates(certificates)

@@ -173,7 +173,7 @@ async def test_a_relay_without_upstreams_is_alive_but_not_ready(
     relay_with: RelayWith, models: list[dict[str, Any]]
 ) -> None:
     relay = await relay_with([], model=models)
-    assert await readiness(relay) == (503, b"not ready\n")
+    assert await readiness(relay) == (503, b"not ready: no model has an upstream\n")
     alive = await exchange(relay.port, b"GET /healthz HTTP/1.0\r\nhost: a\r\n\r\n")
     assert alive.startswith(b"HTTP/1.1 200 ")
 

@@ -47,6 +47,19 @@ def test_a_cap_counts_its_own_day_and_month(
         assert (spending.ready_at(now) > now) == is_capped
 
 
+def test_costs_of_all_machines_are_no_less_than_ones_own() -> None:
+    spending = Spending()
+    spending.begin(9, 20, NOON)
+    spending.reach(15, 26, NOON, NOON + 1)  # with those of others
+    spending.add(2, NOON + 2)
+    spending.reach(15, 26, NOON + 2, NOON + 2)  # the last one is not in the database yet
+    assert (spending.day, spending.month) == (17, 28)
+    spending.reach(18, 29, NOON + 3, NOON + 3)
+    assert (spending.day, spending.month) == (18, 29)
+    spending.reach(19, 30, MIDNIGHT - 1, MIDNIGHT)  # read before the day was over
+    assert (spending.day, spending.month) == (0, 30)
+
+
 def test_a_cap_says_when_it_has_room() -> None:
     spending = Spending()
     spending.day_cap, spending.month_cap = 10, 25

@@ -82,7 +82,7 @@ async def linked() -> AsyncIterator[tuple[Link, Link]]:
 
 @contextlib.asynccontextmanager
 async def running_front(
-    relay: Live, folder: Path, tls: ssl.SSLContext | None = None
+    relay: Live, folder: Path, tls: ssl.SSLContext | None = None, *, shares_ledger: bool = False
 ) -> AsyncIterator[Front]:
     """A worker of a relay. Its own endpoints answer `HERE`."""
     async with contextlib.AsyncExitStack() as stack:
@@ -93,7 +93,7 @@ async def running_front(
         stack.callback(inner.close)
         connections = OwnerConnections(worker_link)
         stack.callback(connections.close)
-        forward_as_worker(worker, connections)
+        forward_as_worker(worker, connections, shares_ledger=shares_ledger)
         worker_link.start()
         for send_state in joined.on_joined:
             send_state(owner_link)

@@ -19,7 +19,7 @@ from relay.gateway.history import ConversationHistory
 from relay.net.exchange import Exchange
 from tests.fakes.caller import connected, exchange, read_answer, request
 from tests.fakes.http2 import get, http2_caller
-from tests.fakes.live import RelayWith
+from tests.fakes.live import Live, RelayWith
 from tests.fakes.until import until
 from tests.net.pems import trusting, write_pair
 from tests.web.visitor import HTML, WEB, Visitor
@@ -99,6 +99,12 @@ async def test_the_owner_answers_every_other_path(
     if status < 400:  # the document of an error has the id of its request
         assert {k: here[1][k] for k in kept} == {k: there[1][k] for k in kept}
     assert len(here[2]) == len(there[2])
+
+
+async def test_the_owner_knows_whether_a_shared_ledger_is_there(live: Live, tmp_path: Path) -> None:
+    octets = request("", b"", target="/readyz", method="GET")
+    async with running_front(live, tmp_path, shares_ledger=True) as front:
+        assert (await answer_to(front.port, octets))[::2] == (200, b"ready\n")
 
 
 async def test_a_forwarded_request_is_logged_once(front: Front) -> None:
