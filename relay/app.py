@@ -45,7 +45,7 @@ from relay.pool.threads import Threads
 from relay.pool.upstream import Upstream
 from relay.provisioning import mount as provisioning
 from relay.quota.held import State
-from relay.storage import Storage, joined
+from relay.storage import Storage, open_storage
 from relay.telemetry.access_log import AccessLog
 from relay.telemetry.loop_lag import LoopLag
 from relay.upkeep import Upkeep, share_costs, sweep
@@ -181,14 +181,7 @@ class App:
         setups = read_setups(settings)
         certificates = CertificateSource(settings) if settings.server.tls else None
         log = open_access_log(settings.log, log_fd) if settings.log.access else None
-        node = await joined(settings)
-        try:
-            state = None if takeover is None else await takeover.begin()
-            storage = await Storage.open(settings, state, node)
-        except BaseException:
-            if node is not None:
-                await node.close()  # others would wait for it, and share limits with it
-            raise
+        storage = await open_storage(settings, None if takeover is None else takeover.begin)
         upstreams = [Upstream(one.settings, settings, deadlines, resolver, one) for one in setups]
         app = compose(settings, deadlines, storage, upstreams, resolver)
         app._log_fd = log_fd

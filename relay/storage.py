@@ -39,7 +39,21 @@ _STOP_FIRST = "a relay joins others when it starts: stop this one, then start it
 _NO_CLIENT = "needs the client of PostgreSQL: pip install 'relay[cluster]'"
 
 
-async def joined(settings: Settings) -> "ClusterNode | None":
+async def open_storage(
+    settings: Settings, hand_over: Callable[[], Awaitable[State]] | None
+) -> "Storage":
+    """Join the relays that share a ledger, if any, and see `Storage.open`. `hand_over`: has the
+    process that serves until now stop, and gives its state; None: there is none."""
+    node = await _joined(settings)
+    try:
+        return await Storage.open(settings, None if hand_over is None else await hand_over(), node)
+    except BaseException:
+        if node is not None:
+            await node.close()  # others would wait for it, and share limits with it
+        raise
+
+
+async def _joined(settings: Settings) -> "ClusterNode | None":
     """This process as a node of those that share a ledger; None: it has its own.
 
     Raises:
