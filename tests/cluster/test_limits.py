@@ -1,6 +1,7 @@
 """A node admits at once from its leases, and what it does not use comes back to the others."""
 
 import asyncio
+import sqlite3
 import time
 
 import psycopg
@@ -11,7 +12,9 @@ from relay.cluster.waiting import LimitReachedError
 from relay.cluster.windows import Held, SharedLimit, window_name
 from tests.cluster.nodes import FIVE_HOURS, HOUR, burst, outcome, running_node
 from tests.cluster.postgres import Postgres
+from tests.fakes.pool import PoolWith
 from tests.fakes.until import until
+from tests.gateway.metering import PRICED
 from tests.scoreboard import RecordProperty
 
 TOKENS = (SharedLimit("key", "tokens", 5 * HOUR, 1_000),)
@@ -218,3 +221,25 @@ async def test_figures_say_what_is_out(postgres: Postgres, database: str) -> Non
         assert 0 < view.counters["lag"] < 1
         figures = await engine_figures(url)
         assert (figures.nodes, figures.windows, figures.unused) == (2, 1, 800)
+
+
+async def test_a_cost_cap_counts_what_other_relays_spend(
+    pool_with: PoolWith, postgres: Postgres, database: str
+) -> None:
+    url = postgres.url(database)
+    cap = {"a": {"cost_cap": {"day": 1.0}}}
+    pool = await pool_with(cap, model=PRICED, ledger={"url": url, "node": "a"})
+    app, day = pool.relay.app, int(time.time()) // 86_400 * 86_400
+    [upstream] = list(app.upstreams)
+
+    def insert(connection: sqlite3.Connection) -> None:
+        """As the rows of another relay are summed up."""
+        connection.execute(
+            "INSERT INTO upstream_day (day, upstream, requests, tokens, cost_micro)"
+            " VALUES (?, 'a', 1, 1, 1000000)",
+            (day,),
+        )
+
+    await app.database.write(insert)
+    now = app.upstreams.now
+    await until(lambda: upstream.spending.ready_at(now()) > now(), within=30)

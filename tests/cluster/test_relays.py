@@ -104,23 +104,6 @@ async def test_a_balance_is_never_overdrawn(
     assert 15_000 < charged <= 20_000  # what is left covers no request on any relay
 
 
-async def test_a_cost_cap_holds_over_all_relays(
-    fleet: Fleet, postgres: Postgres, database: str
-) -> None:
-    [key] = fleet.new_keys("mixed", credit="1")
-    path = fleet.home / "relay.toml"
-    cap = "[[upstream]]\ncost_cap = { day = 0.02 }\n"
-    path.write_text(path.read_text().replace("[[upstream]]\n", cap))
-    served = [0, 0]
-    with all_serving(fleet.spread(postgres.url(database), 2)) as relays:
-        for number, running in enumerate(relays):
-            while (await ask_once(running, key))[0] == 200:
-                served[number] += 1
-                # The second one hears of it after some seconds, and reaches no cap by itself.
-                await asyncio.sleep(number)
-    assert served[1] < served[0]
-
-
 async def test_charges_before_a_ledger_was_shared_count(
     fleet: Fleet, postgres: Postgres, database: str
 ) -> None:
