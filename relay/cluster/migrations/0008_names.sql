@@ -30,7 +30,11 @@ RETURNS bigint LANGUAGE sql AS $$
     RETURNING (SELECT o.seq FROM relay.replication o)
 $$;
 
--- The relay stops: its name is free.
-CREATE FUNCTION relay.leave_name(name text, a_place text) RETURNS void LANGUAGE sql AS $$
+-- The relay stops: its name is free. `joined`: its database is the node's. One that was refused
+-- leaves no trace, since deleted rows are kept for all that have yet to read them.
+CREATE FUNCTION relay.leave_name(name text, a_place text, joined boolean)
+RETURNS void LANGUAGE sql AS $$
+    DELETE FROM relay.replica r
+    WHERE r.node = name AND r.place = a_place AND NOT joined AND r.entry = 0;
     UPDATE relay.replica r SET place = '' WHERE r.node = name AND r.place = a_place
 $$;

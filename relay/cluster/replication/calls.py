@@ -128,9 +128,9 @@ async def read(connection: Connection, seen: int, node: str, adds_only: Sequence
     return Page(rows, number, max(head, last or 0) if is_last else last, is_last)
 
 
-async def leave(connection: Connection, node: str, place: str) -> None:
-    """Free the node's name for another relay."""
-    await connection.execute("SELECT relay.leave_name(%s, %s)", [node, place])
+async def leave(connection: Connection, node: str, place: str, *, joined: bool) -> None:
+    """Free the node's name for another relay. `joined`: its database is the node's."""
+    await connection.execute("SELECT relay.leave_name(%s, %s, %s)", [node, place, joined])
 
 
 async def note_seen(connection: Connection, node: str, seen: int, place: str) -> int | None:

@@ -67,6 +67,7 @@ class Replication:
         self._listening: Connection | None = None
         self._lock = asyncio.Lock()
         self._seen = 0
+        self._has_joined = False  # the database is the node's
         self._is_sure = False  # whether it is known how far PostgreSQL has the outbox
         self._figures = ReplicationFigures()
         self._failure = ""
@@ -177,10 +178,12 @@ class Replication:
 
     async def _begin(self, addresses: Mapping[str, str]) -> None:
         found = await self._database.run(joining.membership)
+        self._has_joined = found is not None
         if found is None:
             await join_with_rows(self._database, self._link, self._node)
             found = await self._database.run(joining.membership)
             assert found is not None
+            self._has_joined = True
         else:
             found = await self._database.run(partial(joining.resume, node=self._node), writes=True)
         self._seen = found.seen
@@ -345,7 +348,14 @@ class Replication:
                 TimeoutError, EngineAwayError, EngineRefusalError, SchemaError
             ):
                 async with asyncio.timeout(_CLOSE_SECONDS):
-                    await self._link.call(partial(calls.leave, node=self._node, place=self._place))
+                    await self._link.call(
+                        partial(
+                            calls.leave,
+                            node=self._node,
+                            place=self._place,
+                            joined=self._has_joined,
+                        )
+                    )
         await self._close_links()
 
     async def _close_links(self) -> None:

@@ -205,3 +205,5 @@ async def test_a_refused_join_brings_no_use(
             async with member(url, "a", tmp_path / "a.db"):
                 pass
     assert await (await connection.execute("SELECT 1 FROM relay.quota_window")).fetchall() == []
+    # Nor does it hold back what is deleted once all nodes have read it.
+    assert await (await connection.execute("SELECT node FROM relay.replica")).fetchall() == [("b",)]
