@@ -35,7 +35,9 @@ def write_all(descriptor: int, octets: bytes) -> None:
             try:
                 written += os.write(descriptor, view[written:end])
             except BlockingIOError:  # another process that shares it has made it non-blocking
-                select.select([], [descriptor], [])
+                poller = select.poll()  # unlike `select`, it takes any descriptor
+                poller.register(descriptor, select.POLLOUT)
+                poller.poll()
     except OSError as error:
         raise WriteError(error, written) from None
 

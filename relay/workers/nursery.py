@@ -22,7 +22,7 @@ from relay import __version__
 
 _MAX_MESSAGE_OCTETS: Final = 64 * 1024
 _MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
-_REAP_SECONDS: Final = 1.0
+_REAP_MILLISECONDS: Final = 1_000
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 # The program of another such process; its modules come from where the owner's came from.
@@ -137,9 +137,10 @@ def _serve(sock: socket.socket, run: Run) -> None:
     """Fork workers until the owner is gone."""
     for number in _IGNORED:  # the owner ends its workers
         signal.signal(number, signal.SIG_IGN)
+    poller = select.poll()  # unlike `select`, it takes any descriptor
+    poller.register(sock, select.POLLIN)
     while True:
-        readable, _, _ = select.select([sock], [], [], _REAP_SECONDS)
-        if readable:
+        if poller.poll(_REAP_MILLISECONDS):
             message, descriptors, _, _ = socket.recv_fds(
                 sock, _MAX_MESSAGE_OCTETS, _MAX_DESCRIPTORS
             )
