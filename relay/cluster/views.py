@@ -2,12 +2,13 @@
 
 Decides when PostgreSQL is asked: at most once a second for each window, for all that ask meanwhile
 in one statement. Nodes that have unused leases report first, so that the figures are those of this
-moment. Who asks waits half a second at most; then what is known is shown. Must not know who asks,
-and no request is admitted by these figures.
+moment. A caller waits half a second at most, and is shown the known figures then. Must not know
+callers. No request is admitted by these figures.
 """
 
 import asyncio
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from relay.cluster.calls import WindowRead, WindowUse, read_windows
@@ -124,7 +125,7 @@ class Views:
         return known.use.elsewhere + (window.leased.used if window and is_same else 0)
 
     async def close(self) -> None:
-        """End. Who waits shows what is known."""
+        """End. Callers that wait are shown the known figures."""
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
@@ -134,7 +135,7 @@ class Views:
 
     async def _read_all(self) -> None:
         while self._asked:
-            names = list(self._asked)[:_BATCH]
+            names = list(islice(self._asked, _BATCH))
             started = self._limits.clock()
             uses = await self._read([self._read_of(name) for name in names])
             if uses is None:
@@ -142,6 +143,7 @@ class Views:
                 return
             for name in names:
                 self._take(name, uses.get(name), started)
+            self._forget(started)
             if self._asked:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -163,7 +165,7 @@ class Views:
         return None
 
     def _take(self, name: str, use: WindowUse | None, started: int) -> None:
-        """Keep what was read, and tell those that wait once all nodes have reported."""
+        """Keep what was read. Callers wait until all nodes have reported."""
         asked = self._asked[name]
         self._known[name] = _Known(started, use)
         present = {} if use is None else dict(zip(use.leases, use.numbers, strict=True))
@@ -177,7 +179,6 @@ class Views:
         if not asked.open or started - asked.since >= _REPORT_TIME:
             del self._asked[name]
             asked.done.set_result(None)
-            self._forget(started)
 
     def _forget(self, now: int) -> None:
         if len(self._known) > _MAX_KNOWN:

@@ -11,6 +11,7 @@ Decides which outages are reported, and for how long one is adopted. Must not kn
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final, TypeAlias
 
 from relay.cluster.states import CLEAR, Report, State
@@ -135,7 +136,7 @@ class NodeOutages:
         """See `UpstreamStates`."""
         now = self._pool.now()
         reports = []
-        for place in list(self._waiting)[:_BATCH]:
+        for place in list(islice(self._waiting, _BATCH)):
             report, since, until = self._waiting.pop(place)
             left, age = int((until - now) * 1000), int((now - since) * 1000)
             if left > 0 or report.kind == "withdrawal":

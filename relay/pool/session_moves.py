@@ -12,6 +12,7 @@ Moves of other machines do not count in it. Must not know how moves travel, nor 
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import islice
 from time import monotonic
 from typing import Final
 
@@ -108,7 +109,7 @@ class SessionMoves:
         """See `Sessions`."""
         now = self._clock()
         moves = []
-        for conversation in list(self._waiting)[:_BATCH]:
+        for conversation in list(islice(self._waiting, _BATCH)):
             one = self._waiting.pop(conversation)
             left, age = int((one.until - now) * 1000), max(0, int((now - one.since) * 1000))
             if left > 0:
