@@ -2,16 +2,19 @@
 #
 #   docker run --init -v relay:/data -p 8080:8080 relay
 #
+# With the client of PostgreSQL, for [ledger]: `docker build --build-arg EXTRAS=cluster -t relay .`
+#
 # /data holds relay.toml, the database and backups. Without a relay.toml it serves nothing: copy
 # /usr/share/relay/relay.toml there, and let it listen on 0.0.0.0:8080.
 FROM python:3.13-slim AS build
 WORKDIR /src
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends build-essential
-COPY requirements.lock requirements-compile.lock pyproject.toml README.md LICENSE relay.toml ./
+COPY requirements.lock requirements-cluster.lock requirements-compile.lock pyproject.toml README.md LICENSE relay.toml ./
 COPY deploy/compile.py deploy/prefix.py ./deploy/
 COPY relay ./relay
-RUN python deploy/prefix.py /opt/relay
+ARG EXTRAS=
+RUN python deploy/prefix.py /opt/relay ${EXTRAS:+--extras "$EXTRAS"}
 
 FROM python:3.13-slim
 RUN groupadd --gid 10001 relay \

@@ -5,6 +5,7 @@ RUN := .venv/.run-installed
 DEV := .venv/.dev-installed
 PURE := tests/wire tests/quota tests/translate tests/pool tests/reports
 PREFIX ?= /opt/relay
+EXTRAS ?=
 COMPILED := build/compiled
 COMPILED_TESTS ?= tests/wire tests/quota tests/net tests/gateway tests/pool tests/translate tests/faults tests/durability tests/store
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
@@ -23,8 +24,8 @@ run: $(RUN)            ## the demo: simulated upstream, relay and one key
 serve: $(RUN)          ## the relay with ./relay.toml
 	$(BIN)/relay serve
 
-install:               ## relay in a folder, compiled where there is a C compiler: PREFIX=/opt/relay
-	@$(PYTHON) deploy/prefix.py "$(PREFIX)"
+install:               ## relay in a folder, compiled where there is a C compiler: PREFIX=/opt/relay EXTRAS=cluster
+	@$(PYTHON) deploy/prefix.py "$(PREFIX)" $(if $(EXTRAS),--extras "$(EXTRAS)")
 
 compiled: $(COMPILED)/.compiled  ## a copy whose path of a request is compiled, in build/compiled
 
@@ -79,6 +80,7 @@ lock:                  ## renew the lock files: from pyproject.toml, and those o
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml requirements-build.in -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra cluster pyproject.toml requirements-build.in -o requirements-cluster.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra compile pyproject.toml requirements-build.in -o requirements-compile.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra dev pyproject.toml requirements-build.in -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 tests/clients/litellm/requirements.in -o tests/clients/litellm/requirements.lock

@@ -165,7 +165,7 @@ def collect_libraries(wheels: dict[str, Path], target: Path) -> None:
         for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014"):
             pip += ["--platform", f"{tag}_{machine}"]
         pip += ["--platform", f"linux_{machine}"]  # relay's own
-        locked = ["--require-hashes", "-r", str(ROOT / "requirements.lock")]
+        locked = ["--require-hashes", "-r", str(ROOT / "requirements-cluster.lock")]
         subprocess.run([*pip, *locked], check=True)  # noqa: S603
         shutil.rmtree(folder / "bin", ignore_errors=True)  # unneeded, and pip warns of it
         subprocess.run([*pip, str(wheel)], check=True)  # noqa: S603

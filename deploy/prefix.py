@@ -1,10 +1,11 @@
 """Installs relay from this source into a folder, compiled where that can be done: `make install`.
 
-    python deploy/prefix.py FOLDER
+    python deploy/prefix.py FOLDER [--extras cluster]
 
 FOLDER becomes a virtual environment of its own, with the locked packages, and relay.toml as the
-example to copy. It may be one that this made before. The exit status is 2 if the folder cannot be
-written, or has other files.
+example to copy. It may be one that this made before, and keeps the extra that it has. The extra
+`cluster` is the client of PostgreSQL, for relays that share a ledger. The exit status is 2 if the
+folder cannot be written, or has other files.
 """
 
 import argparse
@@ -21,12 +22,16 @@ import compile
 
 ROOT: Final = Path(__file__).parents[1]
 _EXAMPLE: Final = "share/relay/relay.toml"
+_CLUSTER: Final = "cluster"
+_CLUSTER_PACKAGE: Final = "psycopg"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Install relay from this source into a folder.")
     parser.add_argument("folder", type=Path)
-    prefix = parser.parse_args().folder.expanduser().absolute()
+    parser.add_argument("--extras", choices=[_CLUSTER])
+    options = parser.parse_args()
+    prefix = options.folder.expanduser().absolute()
     try:
         why_not = _unfit(prefix)
         if why_not is None:
@@ -40,7 +45,7 @@ def main() -> int:
         print("Choose another folder: make install PREFIX=$HOME/relay", file=sys.stderr)
         return 2
     try:
-        _install(prefix)
+        _install(prefix, with_cluster=options.extras == _CLUSTER or _has_cluster(prefix))
     except subprocess.CalledProcessError as error:
         print(f"relay is not installed: {error.cmd[0]} failed", file=sys.stderr)
         return 1
@@ -72,11 +77,17 @@ def _unfit(prefix: Path) -> str | None:
         return None
 
 
-def _install(prefix: Path) -> None:
+def _has_cluster(prefix: Path) -> bool:
+    """Whether an earlier installation has the extra."""
+    return any(prefix.glob(f"lib/python*/site-packages/{_CLUSTER_PACKAGE}"))
+
+
+def _install(prefix: Path, *, with_cluster: bool) -> None:
     """Install the locked packages, and relay."""
     python = str(prefix / "bin" / "python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run(*pip, "--require-hashes", "-r", str(ROOT / "requirements.lock"))
+    locked = f"requirements-{_CLUSTER}.lock" if with_cluster else "requirements.lock"
+    _run(*pip, "--require-hashes", "-r", str(ROOT / locked))
     with tempfile.TemporaryDirectory(prefix="relay-install-") as folder:
         if compile.missing_tool() is None:
             print("Compiling takes some minutes.", flush=True)

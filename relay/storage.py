@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from relay.cluster.replication.replication import Replication
 
 _STOP_FIRST = "a relay joins others when it starts: stop this one, then start it again"
-_NO_CLIENT = "needs the client of PostgreSQL: pip install 'relay[cluster]'"
 
 
 async def open_storage(
@@ -64,7 +63,7 @@ async def _joined(settings: Settings) -> "ClusterNode | None":
     try:
         from relay.cluster.joining import join  # psycopg is for those who share a ledger
     except ImportError as error:
-        raise ConfigError("ledger.url", f"{_NO_CLIENT} ({error})") from None
+        raise ConfigError("ledger.url", f"{config.missing_client()} ({error})") from None
     return await join(settings)
 
 

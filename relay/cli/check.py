@@ -1,9 +1,10 @@
 """`relay check`: errors in relay.toml, warnings, and every setting in force.
 
-Decides what is worth a warning. `check_references` is also what `relay serve` checks before
-it starts.
+Decides what is worth a warning, and tries the PostgreSQL of `[ledger]`; it asks nobody else.
+`check_references` is also what `relay serve` checks before it starts.
 """
 
+import asyncio
 import importlib.util
 import ipaddress
 import json
@@ -17,7 +18,14 @@ import click
 
 from relay import config
 from relay.cli.output import print_json, print_stderr
-from relay.cli.program import Misuse, config_option, config_path, json_option, load_settings
+from relay.cli.program import (
+    Failure,
+    Misuse,
+    config_option,
+    config_path,
+    json_option,
+    load_settings,
+)
 
 _HTTPS_PORT: Final = 443
 
@@ -25,8 +33,12 @@ _HTTPS_PORT: Final = 443
 @click.command()
 @config_option
 @json_option
-def check(as_json: bool) -> None:
-    """Check relay.toml and show every setting that is in force."""
+@click.option("--offline", is_flag=True, help="Do not try the PostgreSQL of [ledger].")
+def check(as_json: bool, offline: bool) -> None:
+    """Check relay.toml and show every setting that is in force.
+
+    Tries the PostgreSQL of [ledger], if there is one.
+    """
     settings = load_settings()
     check_references(settings)
     from relay.net import tls
@@ -35,6 +47,8 @@ def check(as_json: bool) -> None:
         tls.check(settings, time.time())
     except config.ConfigError as error:
         raise Misuse(f"{config_path()}: {error}") from None
+    if settings.ledger.url and not offline:
+        _try_ledger(settings.ledger.resolved_url())
     used = _vendors_used(settings)
     for warning in (*_warnings(settings), *_vendor_terms(settings, used)):
         print_stderr(warning)
@@ -43,6 +57,17 @@ def check(as_json: bool) -> None:
         print_json({"ok": True, "settings": tree})
     else:
         _print_settings(tree, {*used, *_vendors_changed(settings)})
+
+
+def _try_ledger(url: str) -> None:
+    """See that relays can share limits there. Raises Failure: they cannot."""
+    try:
+        from relay.cluster.probe import find_trouble
+    except ImportError as error:
+        raise Failure(f"{config_path()}: ledger.url: {config.missing_client()} ({error})") from None
+    trouble = asyncio.run(find_trouble(url))
+    if trouble is not None:
+        raise Failure(f"{config_path()}: ledger.url: {trouble.found}; {trouble.remedy}")
 
 
 def _print_settings(tree: dict[str, Any], vendors: set[str]) -> None:
@@ -181,7 +206,7 @@ def _ledger(settings: config.Settings) -> Iterator[tuple[str, str]]:
     except ValueError as error:
         yield "ledger.url", str(error)
     if importlib.util.find_spec("psycopg") is None:
-        yield "ledger.url", "needs the client of PostgreSQL: pip install 'relay[cluster]'"
+        yield "ledger.url", config.missing_client()
 
 
 def _unreadable(settings: config.Settings) -> Iterator[tuple[str, str]]:

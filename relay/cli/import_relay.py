@@ -1,7 +1,8 @@
 """`relay import relay`: the database of another relay, into the ledger that relays share.
 
-Decides the table that is shown, and the advice for rows that contradict each other. The import
-itself is in `relay.cluster.importing`.
+Decides the table that is shown, the advice for rows that contradict each other, and that accounts
+come only with plans of relay.toml, unless the operator says otherwise. The import itself is in
+`relay.cluster.importing`.
 """
 
 import asyncio
@@ -9,14 +10,14 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
 from relay import config
 from relay.cli.database import locked
 from relay.cli.ledger import shared_url
-from relay.cli.output import print_json, print_records, print_stderr, timestamp
+from relay.cli.output import counted, print_json, print_records, print_stderr, timestamp
 from relay.cli.program import Failure, Misuse
 
 if TYPE_CHECKING:
@@ -46,12 +47,21 @@ _ADVICE: Final = {
 _OTHER_ADVICE: Final = "delete or rename it on one side"
 
 
-def import_relay(settings: config.Settings, file: str, *, dry_run: bool, as_json: bool) -> None:
+class Wanted(NamedTuple):
+    """The options of an import. `any_plan`: accounts may have plans that relay.toml lacks."""
+
+    dry_run: bool
+    any_plan: bool
+    as_json: bool
+
+
+def import_relay(settings: config.Settings, file: str, wanted: Wanted) -> None:
     """Bring all rows of a relay's database into PostgreSQL, or none. The file stays as it is.
 
     Raises:
         Misuse: relay.toml shares no ledger.
-        Failure: the database cannot be used, contradicts the others, or PostgreSQL is away.
+        Failure: the database cannot be used, contradicts the others, or has accounts with plans
+            that relay.toml lacks, or PostgreSQL is away.
     """
     url = shared_url(settings)
     if os.path.realpath(file) == os.path.realpath(settings.database.path):
@@ -63,20 +73,44 @@ def import_relay(settings: config.Settings, file: str, *, dry_run: bool, as_json
 
     try:
         with locked(file):
-            found = _imported(url, Path(os.path.realpath(file)), dry_run)
+            plans = None if wanted.any_plan else [plan.id for plan in settings.plan]
+            found = _imported(url, Path(os.path.realpath(file)), plans, dry_run=wanted.dry_run)
     except JoinError as error:
         if not error.conflicts:
             raise Failure(f"relay: {error}") from None
-        _show_conflicts(error.conflicts, as_json)
+        _show_conflicts(error.conflicts, wanted.as_json)
         raise Failure(
             f"relay: {len(error.conflicts):,} rows of {file} contradict those of the relays that "
             "share the ledger; nothing was changed"
         ) from None
-    _show(settings, file, found, dry_run, as_json)
+    missing = {
+        plan: number
+        for plan, number in found.plans.items()
+        if plan not in [one.id for one in settings.plan]
+    }
+    is_refused = bool(missing) and not wanted.any_plan
+    _show(file, found, missing, is_done=not (is_refused or wanted.dry_run), as_json=wanted.as_json)
+    if is_refused:
+        raise Failure(
+            f"relay: accounts have plans that relay.toml lacks: {_counted(missing)}. Their "
+            "requests would be refused: add the plans to each relay.toml, or repeat this with "
+            "--any-plan; nothing was changed"
+        )
+    if missing:
+        print_stderr(
+            f"relay: warning: requests of accounts with these plans are refused until each "
+            f"relay.toml has them: {_counted(missing)}"
+        )
 
 
-def _imported(url: str, file: Path, dry_run: bool) -> "Import":
-    """Import a copy of a database, which becomes a node's for as long as it takes."""
+def _counted(plans: dict[str, int]) -> str:
+    """Plans with the numbers of their accounts."""
+    return ", ".join(f"{plan} ({counted(number, 'account')})" for plan, number in plans.items())
+
+
+def _imported(url: str, file: Path, plans: Sequence[str] | None, *, dry_run: bool) -> "Import":
+    """Import a copy of a database, which becomes a node's for as long as it takes. `plans`: see
+    `import_database`."""
     from relay.cluster.importing import import_database
     from relay.cluster.link import EngineAwayError, EngineRefusalError
     from relay.cluster.schema import SchemaError
@@ -87,7 +121,7 @@ def _imported(url: str, file: Path, dry_run: bool) -> "Import":
     async def bring(copy: Path) -> "Import":
         database = await Database.open(copy)
         try:
-            return await import_database(url, database, dry_run=dry_run)
+            return await import_database(url, database, dry_run=dry_run, plans=plans)
         finally:
             await database.close()
 
@@ -115,17 +149,16 @@ def _imported(url: str, file: Path, dry_run: bool) -> "Import":
 
 
 def _show(
-    settings: config.Settings, file: str, found: "Import", dry_run: bool, as_json: bool
+    file: str, found: "Import", missing: dict[str, int], *, is_done: bool, as_json: bool
 ) -> None:
-    known = {plan.id for plan in settings.plan}
-    missing = {plan: number for plan, number in found.plans.items() if plan not in known}
+    """`missing`: plans that relay.toml lacks, with the numbers of their accounts."""
     counts = {_NAMES.get(table, table.replace("_", " ")): n for table, n in found.rows.items()}
     if found.windows:
         counts["limits in use"] = found.windows
     if as_json:
         print_json(
             {
-                "imported": not dry_run and found.earlier is None,
+                "imported": is_done and found.earlier is None,
                 "imported_before": timestamp(found.earlier),
                 "rows": found.rows,
                 "windows": found.windows,
@@ -138,17 +171,16 @@ def _show(
     elif not counts:
         click.echo(f"{file} has no account: there is nothing to import.")
     else:
-        print_records([{"what": it, "number": n} for it, n in counts.items()], False, "")
-        click.echo(
-            f"{file} can be imported; nothing was changed."
-            if dry_run
-            else f"{file} is imported. Let no relay serve from it any more."
-        )
-    for plan, number in missing.items():
-        print_stderr(
-            f"relay: warning: {number:,} accounts have the plan {plan!r}, which relay.toml lacks: "
-            "add it to each relay.toml"
-        )
+        rows = [{"what": it, "number": n} for it, n in counts.items()]
+        lacking = [
+            {"what": f"accounts with the plan {plan}, which relay.toml lacks", "number": n}
+            for plan, n in missing.items()
+        ]
+        print_records([*rows, *lacking], False, "")
+        if is_done:
+            click.echo(f"{file} is imported. Let no relay serve from it any more.")
+        elif not missing:
+            click.echo(f"{file} can be imported; nothing was changed.")
 
 
 def _show_conflicts(conflicts: "Sequence[Conflict]", as_json: bool) -> None:

@@ -23,6 +23,7 @@ from relay.config import Settings
 @click.option("--domain", default="", help="Makes NAME@DOMAIN for users without an address.")
 @click.option("--restricted", is_flag=True, help="Take over keys with limits of their own, too.")
 @click.option("--upstreams", metavar="PATH", help="Write the upstreams to this new file.")
+@click.option("--any-plan", is_flag=True, help="relay: Let accounts have plans not in relay.toml.")
 @click.option("--dry-run", is_flag=True, help="Show the import, and change nothing.")
 @config_option
 @json_option
@@ -39,18 +40,18 @@ def import_accounts(
     """
     settings = load_settings()
     if source == "relay":
-        is_alone = plan is None and not (domain or upstreams or flags["restricted"])
-        _import_relay(settings, file, is_alone, flags)
+        has_others = bool(plan is not None or domain or upstreams or flags["restricted"])
+        _import_relay(settings, file, flags, has_others=has_others)
         return
+    if flags["any_plan"]:
+        raise Misuse("relay: --any-plan is for `relay import relay`; see --plan")
     from relay.accounts import AccountError, users
     from relay.store.database import StoreError
     from relay.transfer import TransferError
     from relay.transfer.importing import Options, read_source, take_over, upstreams_toml
 
-    if plan is None and not settings.plan:
-        raise Misuse("relay: relay.toml has no plan: add a [[plan]]")
     try:
-        chosen = users.plan_of(settings, settings.plan[0].id if plan is None else plan).id
+        chosen = users.plan_of(settings, _first_plan(settings) if plan is None else plan).id
         if domain and not users.is_email(f"a@{domain}"):
             raise Misuse(f"relay: --domain: {domain!r} is no domain, such as example.com")
         foreign = read_source(source, Path(file))
@@ -87,13 +88,23 @@ def import_accounts(
         click.echo(f"Upstreams are settings: copy them from {place} into relay.toml.")
 
 
-def _import_relay(settings: Settings, file: str, is_alone: bool, flags: Mapping[str, bool]) -> None:
-    """`is_alone`: no option of the other sources is given."""
-    from relay.cli.import_relay import import_relay
+def _first_plan(settings: Settings) -> str:
+    if not settings.plan:
+        raise Misuse("relay: relay.toml has no plan: add a [[plan]]")
+    return settings.plan[0].id
 
-    if not is_alone:
-        raise Misuse("relay: `relay import relay` takes no option but --dry-run and --json")
-    import_relay(settings, file, dry_run=flags["dry_run"], as_json=flags["as_json"])
+
+def _import_relay(
+    settings: Settings, file: str, flags: Mapping[str, bool], *, has_others: bool
+) -> None:
+    """`has_others`: an option of other sources is given."""
+    from relay.cli.import_relay import Wanted, import_relay
+
+    if has_others:
+        raise Misuse(
+            "relay: `relay import relay` takes no option but --any-plan, --dry-run and --json"
+        )
+    import_relay(settings, file, Wanted(flags["dry_run"], flags["any_plan"], flags["as_json"]))
 
 
 def _write_private(path: Path, content: str) -> None:

@@ -106,10 +106,7 @@ def shared_url(settings: config.Settings) -> str:
     except ValueError as error:
         raise Misuse(f"relay: ledger.url: {error}") from None
     except ImportError as error:
-        raise Misuse(
-            f"relay: ledger.url needs the client of PostgreSQL: pip install 'relay[cluster]' "
-            f"({error})"
-        ) from None
+        raise Misuse(f"relay: ledger.url {config.missing_client()} ({error})") from None
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

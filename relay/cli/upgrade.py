@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -43,14 +44,16 @@ def upgrade(package: str | None, folder: str) -> None:
     """Install PACKAGE and switch to it: a relay.pyz, a wheel, or a name for the package index.
 
     The database is saved first. The running relay hands over to the new version without cutting a
-    stream; if that one does not serve within 10 seconds, the old one goes on.
+    stream; if that one does not serve within 10 seconds, the old one goes on. The client of
+    PostgreSQL comes along if this version has it.
     """
     settings = load_settings()
     place = Path(folder)
     before = link_target(place / "current")
     if package is None and before is not None and (before / ARCHIVE).exists():
         raise Misuse(f"relay: name the new {ARCHIVE}, or run install.sh again, which fetches it")
-    new = installed(package or "relay", place)
+    with_cluster = bool(settings.ledger.url) or find_spec("psycopg") is not None
+    new = installed(package or "relay", place, with_cluster=with_cluster)
     version = probe(new)[0]
     if before is not None and before.name == new.name:
         click.echo(f"relay {version} is in use already.")

@@ -26,10 +26,11 @@ _DIGEST_LETTERS: Final = 8
 _NOT_INHERITED: Final = frozenset({"PYTHONPATH", "PYTHONHOME", "RELAY_CACHE"})
 
 
-def installed(package: str, place: Path) -> Path:
+def installed(package: str, place: Path, *, with_cluster: bool = False) -> Path:
     """Install a package, and see that it runs; returns its folder.
 
-    `package`: a file whose name ends in .pyz, or what pip installs.
+    `package`: a file whose name ends in .pyz, or what pip installs. `with_cluster`: with what the
+    package needs to share a ledger, if it is pip's.
 
     Raises:
         Failure: it cannot be installed, or does not run.
@@ -41,7 +42,7 @@ def installed(package: str, place: Path) -> Path:
         versions.mkdir(parents=True, exist_ok=True)
         if package.endswith(".pyz"):
             return _install_archive(Path(package), new, _python(place))
-        return _install_by_pip(package, new)
+        return _install_by_pip(package, new, with_cluster=with_cluster)
     except OSError as error:
         raise Failure(f"relay: {error.filename or versions}: {error.strerror}") from None
     finally:
@@ -136,9 +137,12 @@ def _python(place: Path) -> str:
 # --- virtual environments ---
 
 
-def _install_by_pip(package: str, new: Path) -> Path:
+def _install_by_pip(package: str, new: Path, *, with_cluster: bool) -> Path:
     _run(sys.executable, "-m", "venv", str(new))
-    _run(str(new / "bin" / "python"), "-m", "pip", "install", "--quiet", package)
+    pip = [str(new / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    _run(*pip, package)
+    if with_cluster:
+        _run(*pip, "relay[cluster]")  # it is there, so pip adds only what it lacks
     _write_venv_command(new)
     target = _settled(new)
     _write_venv_command(target)  # its first line has the folder's name

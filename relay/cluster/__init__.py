@@ -6,6 +6,7 @@ database owns the windows. `relay.quota.share` has both sides as pure code; the 
 
     schema      migrations, applied in order and checked
     link        one connection, opened again whenever it was lost
+    probe       why PostgreSQL cannot be used, in words for the operator
     calls       the functions in PostgreSQL, as values in and values out
     courier     carries claims and grants, those of many requests in one round trip
     listener    recalls and changes, and the poll of each second

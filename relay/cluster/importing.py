@@ -1,15 +1,16 @@
 """The rows of one relay's database, brought into the shared PostgreSQL.
 
-Decides that all of them come or none, in which order, and that a second import of a database brings
-nothing twice. The import is a node for as long as it takes: `relay-import-` and the first
-account name it, so that an import that was cut off goes on. Must not know how a row travels or
-which rows contradict each other.
+Decides that all of them come or none, in which order, that accounts come with plans that relays
+offer, and that a second import of a database brings nothing twice. The import is a node for as long
+as it takes: `relay-import-` and the first account name it, so that an import that was cut off goes
+on. Must not know how a row travels or which rows contradict each other.
 """
 
 import contextlib
 import time
+from collections.abc import Collection
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.cluster.link import EngineAwayError, EngineRefusalError, Link
 from relay.cluster.node import ClusterSettings, migrated
@@ -23,6 +24,14 @@ from relay.store.replication import joining, outbox, use
 from relay.store.replication.joining import JoinError
 from relay.store.replication.shape import adds_only, read_tables
 
+# Accounts by the plan that they have, or will have after its period.
+_PLANS: Final = """
+    SELECT plan, count(*) FROM (
+        SELECT id, CASE WHEN plan_until <= ? THEN coalesce(plan_then, plan) ELSE plan END AS plan
+        FROM users
+        UNION SELECT id, plan_then FROM users WHERE plan_until IS NOT NULL AND plan_then IS NOT NULL
+    ) GROUP BY plan ORDER BY plan"""
+
 
 class Import(NamedTuple):
     """The parts of an import. `rows`: by table, those that the others lack; `windows`: windows
@@ -35,9 +44,12 @@ class Import(NamedTuple):
     earlier: float | None = None
 
 
-async def import_database(url: str, database: Database, *, dry_run: bool) -> Import:
+async def import_database(
+    url: str, database: Database, *, dry_run: bool, plans: Collection[str] | None = None
+) -> Import:
     """Share all rows of a database and the use of its open windows. It becomes a node's in the
-    course of this: give a copy. `dry_run`: find out what would be shared, and share nothing.
+    course of this: give a copy. `dry_run`: find out what would be shared, and share nothing; so it
+    is, too, if an account has none of `plans` (None: it may have any).
 
     Raises:
         JoinError: rows contradict those of the others, or they came with a relay that joined.
@@ -56,8 +68,11 @@ async def import_database(url: str, database: Database, *, dry_run: bool) -> Imp
         origin = await find_origin(link, account, node)
         if origin is not None and origin.is_complete:
             return Import({}, 0, {}, origin.at / 1000)
+        by_plan = dict(await database.select(_PLANS, [time.time()]))
+        is_trial = dry_run or (plans is not None and not by_plan.keys() <= set(plans))
         try:
-            return await _bring(database, link, node, again=origin is not None, dry_run=dry_run)
+            found = await _bring(database, link, node, again=origin is not None, dry_run=is_trial)
+            return found._replace(plans=by_plan)
         finally:
             with contextlib.suppress(EngineAwayError, EngineRefusalError, SchemaError):
                 await link.call(partial(calls.end_import, node=node))
@@ -79,14 +94,13 @@ async def _bring(
 ) -> Import:
     account = await database.run(joining.origin)
     assert account is not None
-    plans = dict(await database.select("SELECT plan, count(*) FROM users GROUP BY plan"))
     await restore(database, time.time())  # requests that a crash interrupted end here
     mark = await link.call(partial(calls.join_import, node=node))
     claimed = None if dry_run else account
     async with claimed_origin(link, claimed, node, is_kept=mark.entry > 0):
         await take_rows(database, link, node, mark, again=again)
     rows = await database.run(outbox.unsent_by_table)
-    found = Import(rows, rows.pop(use.TABLE, 0), plans)
+    found = Import(rows, rows.pop(use.TABLE, 0), {})
     if dry_run:
         return found
     await bring(database, link, node, {})  # upstreams' own limits are those of another relay.toml

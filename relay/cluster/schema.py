@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from psycopg import AsyncConnection
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_OLDEST: Final = 14  # of PostgreSQL
 _LOCK: Final = 0x52454C4159  # "RELAY", the advisory lock of a program that migrates
 _NEEDS: Final = re.compile(r"-- needs: (\d+)\n")
 
@@ -65,12 +66,14 @@ async def migrate(
     Of programs that start at once, one migrates and the others wait for it.
 
     Raises:
-        SchemaError: the database needs a newer program, or has a schema `relay` of another one.
+        SchemaError: the database needs a newer program, or has a schema `relay` of another one,
+            or its server is too old.
         psycopg.Error: the database failed; nothing was changed.
     """
+    check_version(connection)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        applied = await _applied(connection, migrations)
+        applied = await applied_migrations(connection, migrations)
         if applied is None:
             await connection.execute("CREATE SCHEMA relay")
             await connection.execute(
@@ -87,6 +90,16 @@ async def migrate(
         return len(missing)
 
 
+def check_version(connection: AsyncConnection[tuple[object, ...]]) -> None:
+    """Raises SchemaError: this PostgreSQL is too old."""
+    info = connection.info
+    if info.server_version < _OLDEST * 10_000:
+        version = info.parameter_status("server_version") or info.server_version
+        raise SchemaError(
+            f"PostgreSQL {version} is too old; upgrade it to version {_OLDEST} or later"
+        )
+
+
 async def check(
     connection: AsyncConnection[tuple[object, ...]], migrations: list[Migration]
 ) -> None:
@@ -96,7 +109,7 @@ async def check(
         SchemaError: it cannot: a migration is missing, or the database needs a newer program.
         psycopg.Error: the database failed.
     """
-    applied = await _applied(connection, migrations)
+    applied = await applied_migrations(connection, migrations)
     if applied is None or applied < len(migrations):
         raise SchemaError(
             f"the database has schema {applied or 0} of {len(migrations)}: it was put back to an "
@@ -104,10 +117,15 @@ async def check(
         )
 
 
-async def _applied(
+async def applied_migrations(
     connection: AsyncConnection[tuple[object, ...]], migrations: list[Migration]
 ) -> int | None:
-    """The number of the last migration that was applied; None: the schema is missing."""
+    """The number of the last migration that was applied; None: the schema is missing.
+
+    Raises:
+        SchemaError: the database needs a newer program, or has a schema `relay` of another one.
+        psycopg.Error: the database failed.
+    """
     cursor = await connection.execute(
         "SELECT to_regnamespace('relay') IS NULL, to_regclass('relay.migration') IS NULL"
     )

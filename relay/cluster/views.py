@@ -2,8 +2,9 @@
 
 Decides when PostgreSQL is asked: at most once a second for each window, for all that ask meanwhile
 in one statement. Nodes that have unused leases report first, so that the figures are those of this
-moment. A caller waits half a second at most, and is shown the known figures then. Must not know
-callers. No request is admitted by these figures.
+moment. A caller waits half a second at most, and is shown the known figures then: those of this
+node, where nothing is known or too many windows are asked for at once. Must not know callers. No
+request is admitted by these figures.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ _LONGEST_WAIT: Final = 0.5  # seconds
 _REPORT_TIME: Final = 250  # milliseconds that other nodes have to report
 _PAUSE_SECONDS: Final = 0.02  # between two looks at whether they have
 _BATCH: Final = 500  # windows in one statement
-_MAX_KNOWN: Final = 10_000  # windows, then those that are not fresh are forgotten
+_MAX_HELD: Final = 10_000  # windows that are known, and as many that are being read
 _SAME_MOMENT: Final = 100  # milliseconds: a window's end, as two answers say it
 
 
@@ -76,6 +77,8 @@ class Views:
                 continue
             asked = self._asked.get(name)
             if asked is None:
+                if len(self._asked) >= _MAX_HELD:
+                    continue
                 asked = self._asked[name] = _Asked(now)
             waiting.append(asked.done)
         if not waiting:
@@ -143,7 +146,7 @@ class Views:
                 return
             for name in names:
                 self._take(name, uses.get(name), started)
-            self._forget(started)
+            self._forget()
             if self._asked:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -167,6 +170,7 @@ class Views:
     def _take(self, name: str, use: WindowUse | None, started: int) -> None:
         """Keep what was read. Callers wait until all nodes have reported."""
         asked = self._asked[name]
+        self._known.pop(name, None)  # those read last are at the end
         self._known[name] = _Known(started, use)
         present = {} if use is None else dict(zip(use.leases, use.numbers, strict=True))
         if asked.open is None:
@@ -180,9 +184,10 @@ class Views:
             del self._asked[name]
             asked.done.set_result(None)
 
-    def _forget(self, now: int) -> None:
-        if len(self._known) > _MAX_KNOWN:
-            self._known = {name: it for name, it in self._known.items() if now - it.at < 2 * _FRESH}
+    def _forget(self) -> None:
+        """Forget those that were read first, beyond the most that are held."""
+        for name in list(islice(self._known, max(0, len(self._known) - _MAX_HELD))):
+            del self._known[name]
 
     def _end_all(self) -> None:
         asked, self._asked = self._asked, {}

@@ -21,7 +21,7 @@ from relay.config.alerts import AlertingSettings, AlertSettings
 from relay.config.backup import BackupSettings, StorageSettings
 from relay.config.capabilities import EFFORTS, Capabilities
 from relay.config.errors import ConfigError
-from relay.config.ledger import LedgerSettings
+from relay.config.ledger import CLIENT, LedgerSettings, missing_client
 from relay.config.load import effective, load, load_text, masked_upstream, parse, read_text
 from relay.config.models import accepts_of
 from relay.config.names import SUFFIX_1M, ModelNames, Remembered, exact_names
@@ -53,6 +53,7 @@ from relay.config.vendors import serves, vendor_of
 from relay.config.web import MailSettings, WebSettings
 
 __all__ = [
+    "CLIENT",
     "EFFORTS",
     "SUFFIX_1M",
     "AcmeSettings",
@@ -103,6 +104,7 @@ __all__ = [
     "load",
     "load_text",
     "masked_upstream",
+    "missing_client",
     "parse",
     "read_text",
     "serves",

@@ -4,12 +4,15 @@ Turns msgspec's message into the setting's dotted path and what is accepted ther
 from the structs in `schema`. Must not know files.
 """
 
+import json
 import re
 import types
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from relay.config.schema import Settings
-from relay.config.values import Address
+from relay.config.values import SECRET_NAME, Address, decode
 
 
 class ConfigError(Exception):
@@ -21,51 +24,57 @@ class ConfigError(Exception):
         self.reason = reason
 
 
+_MAX_SHOWN: Final = 40  # characters of a value; credentials are longer
+_STEP: Final = re.compile(r"[^.\[\]]+|\[\.*\d*\]")
+_BARE_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _AT: Final = re.compile(r"(.*) - at `\$?\.?(.*)`", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 
 
-def explain(text: str) -> ConfigError:
-    """msgspec's message → the dotted path and what is accepted there."""
+def explain(text: str, tree: dict[str, Any]) -> ConfigError:
+    """msgspec's message on a parsed document → the dotted path and what is accepted there."""
     match = _AT.fullmatch(text)
     reason, path = (match[1], match[2]) if match else (text, "")
+    written, value = _locate(path, tree)
     if (missing := _MISSING.fullmatch(reason)) is not None:
-        path = f"{path}.{missing[1]}".lstrip(".")
-        return ConfigError(path, f"is missing; write {_accepted(path)}")
+        accepted = _accepted(f"{path}.{missing[1]}".lstrip("."))
+        return ConfigError(f"{written}.{missing[1]}".lstrip("."), f"is missing; write {accepted}")
     if (unknown := _UNKNOWN.fullmatch(reason)) is not None:
         fields = ", ".join(_accepted_fields(path))
         return ConfigError(
-            f"{path}.{unknown[1]}".lstrip("."), f"unknown setting; accepted here: {fields}"
+            f"{written}.{unknown[1]}".lstrip("."), f"unknown setting; accepted here: {fields}"
         )
     if reason.startswith(("Expected", "Invalid enum value")):
-        return ConfigError(path, f"{reason}; accepted: {_accepted(path)}")
+        return ConfigError(
+            written, f"must be {_accepted(path)}, not {_shown(value, path, written)}"
+        )
     first, _, rest = reason.partition(" ")
     kind = _type_at(path)
     if rest and first.rstrip(":") in getattr(kind, "__struct_fields__", ()):
         # Raised by a section's own check, whose message begins with the setting.
-        return ConfigError(f"{path}.{first.rstrip(':')}".lstrip("."), rest)
+        return ConfigError(f"{written}.{first.rstrip(':')}".lstrip("."), rest)
     if kind is Address:  # its text is quoted, so the name of the list is enough
-        path = re.sub(r"\[\d+\]$", "", path)
-    return ConfigError(path, reason)
+        written = re.sub(r"\[\d+\]$", "", written)
+    return ConfigError(written, reason)
 
 
 def _type_at(path: str, *, unwrapped: bool = True) -> Any:
     """The annotation of the setting at a dotted path; `unwrapped`: of a union, the first type."""
     here: Any = Settings
-    for step in re.findall(r"[^.\[\]]+|\[\.*\d*\]", path):
+    for step in _STEP.findall(path):
         if step.startswith("["):
             parts = [part for part in _parts(here) if get_origin(part) in (list, dict)]
             here = get_args(parts[0])[-1]
         else:
-            here = get_type_hints(_unwrap(here))[step]
+            here = get_type_hints(_unwrap(here), include_extras=True)[step]
     return _unwrap(here) if unwrapped else here
 
 
 def _parts(kind: Any) -> list[Any]:
-    """The types that a union accepts, without None; another type alone."""
+    """The types that a union accepts, without None and msgspec's UNSET; another type alone."""
     if get_origin(kind) in (Union, types.UnionType):
-        return [part for part in get_args(kind) if part is not type(None)]
+        return [part for part in get_args(kind) if part not in (type(None), msgspec.UnsetType)]
     return [kind]
 
 
@@ -77,6 +86,38 @@ def _accepted_fields(path: str) -> list[str]:
     return sorted(getattr(_type_at(path), "__struct_fields__", ()))
 
 
+# --- a value of another type ---
+
+
+def _locate(path: str, tree: dict[str, Any]) -> tuple[str, Any]:
+    """A path of msgspec's as people write it, which has the name in place of `[...]`, and the value
+    there."""
+    here: Any = tree
+    written = passed = ""
+    for step in _STEP.findall(path):
+        passed += step if step.startswith("[") else f".{step}"
+        if step == "[...]":
+            step = _wrong_name(here, _type_at(passed.lstrip("."), unwrapped=False))
+        if step.startswith("["):
+            here = here[int(step[1:-1])]
+            written += step
+        else:
+            here = here[step]
+            name = step if _BARE_NAME.fullmatch(step) else json.dumps(step, ensure_ascii=False)
+            written += f".{name}"
+    return written.lstrip("."), here
+
+
+def _wrong_name(table: dict[str, Any], kind: Any) -> str:
+    """The first name in a table whose value is of another type."""
+    for name, value in table.items():
+        try:
+            msgspec.convert(value, kind, dec_hook=decode)
+        except msgspec.ValidationError:
+            return name
+    raise AssertionError  # pragma: no cover - msgspec has found one
+
+
 _WORDS: Final[dict[Any, str]] = {
     int: "a whole number",
     float: "a number",
@@ -85,20 +126,42 @@ _WORDS: Final[dict[Any, str]] = {
 
 
 def _accepted(path: str) -> str:
-    try:
-        kinds = _parts(_type_at(path, unwrapped=False))
-    except (KeyError, IndexError, TypeError):  # pragma: no cover - another form of msgspec's paths
-        return "see relay.toml"
+    kinds = _parts(_type_at(path, unwrapped=False))
     return " or ".join(_accepted_words(kind) for kind in kinds)
 
 
 def _accepted_words(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        base, bounds = get_args(kind)
+        return f"{_accepted_words(base)} from {bounds.ge} to {bounds.le}"
     if get_origin(kind) is Literal:
         return " or ".join(f'"{value}"' for value in get_args(kind))
     if get_origin(kind) is list:
         return "a list [ … ]"
     if get_origin(kind) is dict or hasattr(kind, "__struct_fields__"):
         return "a table { … }"
-    if isinstance(kind, type) and issubclass(kind, str):
-        return "text in quotes"
-    return _WORDS.get(kind, "see relay.toml")
+    return _WORDS.get(kind, "text in quotes")
+
+
+def _shown(value: Any, path: str, written: str) -> str:
+    """A value as it is written; its kind alone where it may be a secret: if it is long, stands in
+    the place of a list or a table, or by the setting's name."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        takes_text = "text in quotes" in _accepted(path)
+        return "a number" if takes_text and SECRET_NAME.search(written) else str(value)
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, dict):
+        return "a table"
+    if not isinstance(value, str):
+        return "a date or a time"
+    is_single = all(map(_is_single, _parts(_type_at(path, unwrapped=False))))
+    text = json.dumps(value, ensure_ascii=False)
+    return text if is_single and len(text) <= _MAX_SHOWN else "text"
+
+
+def _is_single(kind: Any) -> bool:
+    """Whether values of a type are neither lists nor tables."""
+    return get_origin(kind) not in (list, dict) and not hasattr(kind, "__struct_fields__")

@@ -3,15 +3,24 @@
 Decides which values are accepted. Must not know how the ledger is reached.
 """
 
-from typing import Literal
+import shlex
+import sys
+from typing import Final, Literal
 
 import msgspec
 
 from relay import secret
 from relay.config.checks import check_name
 
+CLIENT: Final = "psycopg[binary]>=3.3,<4"  # the extra `cluster` in pyproject.toml
 _SCHEMES = ("postgresql://", "postgres://")
 _EXAMPLE = "postgresql://relay@db.example/relay"
+
+
+def missing_client() -> str:
+    """The words for an environment without the client of PostgreSQL, with the command for it."""
+    python = shlex.quote(sys.executable)
+    return f"needs the client of PostgreSQL: {python} -m pip install '{CLIENT}'"
 
 
 class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -19,14 +19,10 @@ from relay.config.errors import ConfigError, explain
 from relay.config.names import check_names
 from relay.config.schema import Settings
 from relay.config.tls_schema import LETS_ENCRYPT
-from relay.config.values import decode, encode, password_span
+from relay.config.values import SECRET_NAME, decode, encode, password_span
 
-# Header fields whose values may be secrets.
 # Of a database's URL: up to the password, and the password.
 _PASSWORD: Final = re.compile(r"(//[^/?#@:]*:)([^/?#]*)@")
-_SECRET_FIELD: Final = re.compile(
-    r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE
-)
 
 
 def load(path: str | Path) -> Settings:
@@ -66,7 +62,7 @@ def parse(tree: dict[str, Any]) -> Settings:
     try:
         settings = msgspec.convert(tree, Settings, dec_hook=decode)
     except msgspec.ValidationError as error:
-        raise explain(str(error)) from None
+        raise explain(str(error), tree) from None
     _unique("vendor", "name", [vendor.name for vendor in settings.vendor])
     given = [set(table) for table in tree.get("vendor", ())]
     settings = msgspec.structs.replace(
@@ -253,7 +249,7 @@ def masked_upstream(
         masked["egress"] = _without_password(masked["egress"], show)
     if isinstance(masked.get("headers"), dict):
         masked["headers"] = {
-            name: show(value) if _SECRET_FIELD.search(name) else value
+            name: show(value) if SECRET_NAME.search(name) else value
             for name, value in masked["headers"].items()
         }
     return masked

@@ -36,6 +36,8 @@ Feature = Literal[
     "long_context",
 ]
 
+# Of settings and header fields whose values may be secrets.
+SECRET_NAME: Final = re.compile(r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE)
 _USERINFO: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"  # RFC 3986 §3.2.1, without ":"
 _PROXY_URL: Final = re.compile(
     rf"(?P<scheme>http|socks5h?)://(?:(?P<user>{_USERINFO}+)(?::(?P<password>{_USERINFO}*))?@)?"

@@ -33,7 +33,7 @@ def shipped() -> tuple[VendorSettings, ...]:
         tree = tomllib.loads(_SHIPPED.read_text(encoding="utf-8"))
         found = msgspec.convert(tree, Settings, dec_hook=decode).vendor
     except msgspec.ValidationError as error:
-        raise ConfigError("", f"{_SHIPPED}: {explain(str(error))}") from None
+        raise ConfigError("", f"{_SHIPPED}: {explain(str(error), tree)}") from None
     except (OSError, ValueError) as error:
         raise ConfigError("", f"{_SHIPPED}: {error}") from None
     if all(vendor.name != _GENERIC.name for vendor in found):

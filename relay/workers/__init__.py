@@ -2,6 +2,7 @@
 
     link                messages between the owner and a worker
     nursery             forks workers
+    title               the names of the processes in ps and top
     slots               admission in a worker, from reservations made ahead in the owner's ledger
     link_journal        the journal of a worker: its entries go to the owner
     lending             the owner's side of slots, for one worker

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Final, NoReturn
 
 from relay import __version__
+from relay.workers.title import NURSERY, set_title, worker_title
 
 _MAX_MESSAGE_OCTETS: Final = 64 * 1024
 _MAX_DESCRIPTORS: Final = 253  # SCM_MAX_FD
@@ -104,16 +105,16 @@ class Nursery:
         process.returncode = 0  # it is waited for here
 
     def start_worker(
-        self, link: socket.socket, listeners: Sequence[tuple[str, socket.socket]]
+        self, link: socket.socket, listeners: Sequence[tuple[str, socket.socket]], number: int
     ) -> None:
-        """Have a worker forked; the sockets here may be closed then.
+        """Have the worker of this number forked; the sockets here may be closed then.
 
         Raises:
             OSError: the process that forks is gone, or has too much to do.
         """
-        names = json.dumps([name for name, _ in listeners]).encode()
+        message = json.dumps([number, [name for name, _ in listeners]]).encode()
         descriptors = [link.fileno(), *(sock.fileno() for _, sock in listeners)]
-        socket.send_fds(self._socket, [names], descriptors)
+        socket.send_fds(self._socket, [message], descriptors)
 
     def close(self) -> None:
         """End the process. Workers end with their links."""
@@ -135,8 +136,9 @@ def serve(descriptor: int, version: str, run: Run) -> None:
 
 def _serve(sock: socket.socket, run: Run) -> None:
     """Fork workers until the owner is gone."""
-    for number in _IGNORED:  # the owner ends its workers
-        signal.signal(number, signal.SIG_IGN)
+    set_title(NURSERY)
+    for ignored in _IGNORED:  # the owner ends its workers
+        signal.signal(ignored, signal.SIG_IGN)
     poller = select.poll()  # unlike `select`, it takes any descriptor
     poller.register(sock, select.POLLIN)
     while True:
@@ -148,8 +150,10 @@ def _serve(sock: socket.socket, run: Run) -> None:
                 return
             if _forked():
                 sock.close()
+                number, names = json.loads(message)
+                set_title(worker_title(number))
                 link, *listening = [socket.socket(fileno=one) for one in descriptors]
-                named = list(zip(json.loads(message), listening, strict=True))
+                named = list(zip(names, listening, strict=True))
                 _end_with(partial(run, link, named))
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -156,7 +156,7 @@ class Workers:
         ]
         try:
             with theirs:
-                self._nursery.start_worker(theirs, listeners)
+                self._nursery.start_worker(theirs, listeners, number)
         except OSError:
             link.close()
             raise

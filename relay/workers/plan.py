@@ -20,6 +20,7 @@ from relay.workers.owner import Workers
 from relay.workers.pool_sharing import share_pool_as_owner
 from relay.workers.refreshing import share_changes_as_owner
 from relay.workers.remote_responses import share_responses_as_owner
+from relay.workers.title import OWNER, set_title
 from relay.workers.worker import Beginning, run
 
 
@@ -40,7 +41,9 @@ class WorkerPlan:
             OSError: no process can be started.
         """
         text = config.read_text(path)
-        return cls(Nursery.fork(run), Beginning(path, text, text, log_format))
+        nursery = Nursery.fork(run)
+        set_title(OWNER)
+        return cls(nursery, Beginning(path, text, text, log_format))
 
     async def workers(self, app: App) -> Workers:
         """The workers of a relay, which `start` starts. Raises OSError: they cannot reach it."""

@@ -166,13 +166,31 @@ def test_rows_that_contradict_refuse_an_import(
     assert "revoke and delete it on one" in run("import", "relay", str(files[1])).stdout
 
 
-def test_a_plan_that_is_not_in_relay_toml_is_named(folder: Path, tmp_path: Path) -> None:
-    source = filled(tmp_path / "alone.db", "a@x")
-    run_sql(source, "UPDATE users SET plan = 'gone'")
-    result = run("import", "relay", str(source))
+def test_accounts_with_missing_plans_are_refused(folder: Path, url: str, tmp_path: Path) -> None:
+    """One has such a plan, one will have it, and one has had it."""
+    source = filled(tmp_path / "alone.db", "a@x", "b@x", "c@x")
+    for email, plan, ends_at, then in (
+        ("a@x", "gone", None, None),
+        ("b@x", "pro", 2e10, "gone"),
+        ("c@x", "gone", 1.0, "pro"),
+    ):
+        update = "UPDATE users SET plan = ?, plan_until = ?, plan_then = ? WHERE email = ?"
+        run_sql(source, update, plan, ends_at, then, email)
+    for options in ((), ("--dry-run",)):
+        result = run("import", "relay", str(source), *options)
+        assert result.exit_code == 1
+        assert "accounts with the plan gone, which relay.toml lacks" in result.stdout
+        assert "gone (2 accounts)" in result.stderr
+        assert "--any-plan; nothing was changed" in result.stderr
+        result = run("import", "relay", str(source), "--json", *options)
+        assert result.exit_code == 1
+        assert json.loads(result.stdout)["missing_plans"] == {"gone": 2}
+        assert not json.loads(result.stdout)["imported"]
+    assert in_postgres(url, "SELECT * FROM relay.replicated_row") == []
+    result = run("import", "relay", str(source), "--any-plan")
     assert result.exit_code == 0
-    assert "accounts" in result.stdout
-    assert "1 accounts have the plan 'gone'" in result.stderr
+    assert "is imported" in result.stdout
+    assert "gone (2 accounts)" in result.stderr
 
 
 def test_a_copy_joins_no_second_time(folder: Path, url: str, tmp_path: Path) -> None:

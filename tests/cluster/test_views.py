@@ -6,7 +6,9 @@ import time
 from typing import Any
 
 import psycopg
+import pytest
 
+from relay.cluster import views
 from relay.cluster.calls import WindowChange
 from relay.cluster.joining import shared_ledger
 from relay.cluster.ledger import ClusterLedger
@@ -179,3 +181,21 @@ async def test_a_balance_is_shown_less_all_charges(postgres: Postgres, database:
             await ledger.refresh([(plan, "k")], time.time(), "usr")
         assert two.amount(two.balance("usr")) == 1_000_000 - 247
         assert one.amount(one.balance("usr")) == 1_000_000 - 747
+
+
+async def test_views_of_many_keys_at_once_are_bounded(
+    postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of windows that nobody has room for, this relay's own use is shown."""
+    monkeypatch.setattr(views, "_MAX_HELD", 4)
+    url, plan, keys = postgres.url(database), stacked(), ["k1", "k2", "k3", "k4", "k5"]
+    async with running_node(url, "a") as a, running_node(url, "b") as b:
+        one, two = ledgers(a, b)
+        for key in keys:
+            await admit(one, plan, 2, key=key)
+        at_once = await asyncio.gather(*(seen(two, plan, key) for key in keys))
+        uses = sorted([window.used for window in found] for found in at_once)
+        assert uses == [[0, 0]] * 3 + [[2, 2]] * 2
+        for key in keys:
+            assert [window.used for window in await seen(two, plan, key)] == [2, 2]
+            assert len(b.views._known) <= 4

@@ -83,7 +83,7 @@ WRONG = [
     ("[log]\naccess = 'yes'", "log.access", "true or false"),
     (UPSTREAM + "weight = '1'", "upstream[0].weight", "a whole number"),
     (UPSTREAM + "headers = []", "upstream[0].headers", "a table"),
-    (UPSTREAM + "headers = { a = 1 }", "upstream[0].headers[...]", "text in quotes"),
+    (UPSTREAM + "headers = { a = 1 }", "upstream[0].headers.a", "text in quotes"),
     (MODEL + "created = 2026-01-01", "model[0].created", "text in quotes"),
     (MODEL + "price = { input = '1', output = 2 }", "model[0].price.input", "a number"),
     (PLAN + "max_keys = true", "plan[0].max_keys", "a whole number"),

@@ -42,7 +42,7 @@ def archive(folder: Path, version: str, *, more: str = "", schema: int = 0) -> P
     return target
 
 
-def _sources(version: str, more: str, schema: int) -> Iterator[tuple[str, str]]:
+def _sources(version: str, more: str, schema: int, metadata: str = "") -> Iterator[tuple[str, str]]:
     """Names and texts of the package's files."""
     root = Path(relay.__file__).parent
     for source in root.rglob("*"):
@@ -57,16 +57,18 @@ def _sources(version: str, more: str, schema: int) -> Iterator[tuple[str, str]]:
     number = len(list((root / "store/migrations").glob("*.sql")))
     for later in range(number + 1, number + 1 + schema):
         yield f"relay/store/migrations/{later:04}_later.sql", f"CREATE TABLE later_{later} (a);\n"
-    yield f"relay-{version}.dist-info/METADATA", _METADATA.format(version)
+    yield f"relay-{version}.dist-info/METADATA", _METADATA.format(version) + metadata
 
 
-def wheel(folder: Path, version: str, *, more: str = "", schema: int = 0) -> Path:
+def wheel(
+    folder: Path, version: str, *, more: str = "", schema: int = 0, metadata: str = ""
+) -> Path:
     """A wheel of the package as it is, but for its version. `more` is added to relay/process.py.
-    `schema`: it has so many migrations more."""
+    `schema`: it has so many migrations more. `metadata`: further lines of METADATA."""
     path = folder / f"relay-{version}-py3-none-any.whl"
     info = f"relay-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as file:
-        for name, text in _sources(version, more, schema):
+        for name, text in _sources(version, more, schema, metadata):
             file.writestr(name, text)
         # What it depends on is where this interpreter has it.
         file.writestr("relay_dependencies.pth", "\n".join(site.getsitepackages()) + "\n")

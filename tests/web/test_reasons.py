@@ -174,9 +174,8 @@ def test_every_reason_of_an_upstreams_error_has_its_chinese() -> None:
         ("Unknown model 'x'. Available: a, b", "没有模型 'x'。可用模型：a, b"),
         ("upstream[0].name: is missing; write text in quotes",
          "upstream[0].name：缺少此项，请填写带引号的文本"),
-        ("/srv/relay.toml: upstream[1].base_url: Expected `str`, got `int`; accepted: "
-         "text in quotes",
-         "/srv/relay.toml：upstream[1].base_url：应为 `str`，实际为 `int`；应为带引号的文本"),
+        ("/srv/relay.toml: upstream[1].base_url: must be text in quotes, not 5",
+         "/srv/relay.toml：upstream[1].base_url：必须是带引号的文本，而不是 5"),
         ("prompt is too long: 3 tokens > 2 maximum", "“prompt is too long: 3 tokens > 2 maximum”"),
         ("Bad {request} {0}", "“Bad {request} {0}”"),
         ("x" * 2_000, f"“{'x' * 2_000}”"),

@@ -27,6 +27,6 @@ def main() -> None:
         os.open(os.devnull, os.O_RDONLY)
     nursery.start_again()
     mine, link = socket.socketpair()
-    nursery.start_worker(link, [])
+    nursery.start_worker(link, [], 0)
     link.close()
     print(mine.recv(4).decode())

@@ -29,11 +29,11 @@ SHORT_OF_FILES = (
 from relay.workers.nursery import Nursery
 begun, start_worker = [], Nursery.start_worker
 
-def fails_once(self, *sockets):
+def fails_once(self, *worker):
     begun.append(self)
     if len(begun) == 3:
         raise OSError(24, "Too many open files")
-    start_worker(self, *sockets)
+    start_worker(self, *worker)
 
 Nursery.start_worker = fails_once
 from relay.cli import main

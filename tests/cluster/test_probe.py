@@ -1,0 +1,172 @@
+"""`relay check` and `relay doctor` say why PostgreSQL cannot be used, and what to do."""
+
+import asyncio
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from relay import config
+from relay.cli.doctor.ledger import examine
+from relay.cluster.node import ClusterSettings, migrated
+from relay.cluster.probe import Trouble, find_trouble
+from relay.cluster.schema import SchemaError
+from tests.cli.command import SETTINGS, done, refused
+from tests.cluster.postgres import Postgres
+from tests.fakes.listening import listening
+from tests.fakes.until import until
+
+CANARY = "canary"
+
+
+@pytest.fixture
+def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, whose relay.toml names a port where nothing listens."""
+    url = f"postgresql://relay:{CANARY}@127.0.0.1:1/relay"
+    (tmp_path / "relay.toml").write_text(f'{SETTINGS}\n[ledger]\nurl = "{url}"\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("away")
+def test_a_server_that_cannot_be_reached_is_named() -> None:
+    line = refused(1, "check")
+    assert line.startswith("relay.toml: ledger.url: PostgreSQL cannot be reached: ")
+    assert "127.0.0.1" in line
+    assert line.endswith("; start it, or correct its host and port")
+    assert CANARY not in line
+    [found] = [one for one in examine(config.load("relay.toml")) if one.level == "fault"]
+    assert "cannot be reached" in found.found
+    assert done("check", "--offline").startswith("ok: relay.toml")
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_missing_client_is_named_with_its_command(away: Path, is_broken: bool) -> None:
+    """The client is not there, or has no library of PostgreSQL."""
+    hidden = away / "hidden"
+    hidden.mkdir()
+    if is_broken:
+        (hidden / "psycopg.py").write_text("raise ImportError('no pq wrapper available')")
+    else:
+        (hidden / "sitecustomize.py").write_text("import sys; sys.modules['psycopg'] = None")
+    path = os.pathsep.join([str(hidden), *sys.path])
+    result = subprocess.run(
+        [sys.executable, "-m", "relay", "check"],
+        cwd=away, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1 + (not is_broken)
+    assert f"{sys.executable} -m pip install 'psycopg[binary]" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+async def trouble_at(url: str) -> Trouble:
+    """Why a URL cannot be used."""
+    found = await find_trouble(url)
+    assert found is not None
+    assert CANARY not in str(found)
+    return found
+
+
+async def test_a_wrong_user_password_or_database_is_named(
+    postgres: Postgres, connection: psycopg.AsyncConnection[tuple[object, ...]], database: str
+) -> None:
+    assert await find_trouble(postgres.url(database)) is None
+    found = await trouble_at(postgres.url("lost"))
+    assert found.found == 'PostgreSQL has no database "lost"'
+    assert 'CREATE DATABASE "lost"' in found.remedy
+    place = f"127.0.0.1:{postgres.port}/{database}"
+    assert "refuses the user" in (await trouble_at(f"postgresql://nobody@{place}")).found
+    await connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    try:
+        await guard(postgres, connection, f"postgresql://guarded@{place}")
+        found = await trouble_at(f"postgresql://guarded:{CANARY}@{place}")
+        assert found.found.startswith("PostgreSQL refuses the user or the password: ")
+        assert "correct them" in found.remedy
+        found = await trouble_at(f"postgresql://guarded:right@{place}")
+        assert found.remedy == "name the user that owns the schema relay"
+        await connection.execute("DROP SCHEMA relay CASCADE")
+        found = await trouble_at(f"postgresql://guarded:right@{place}")
+        assert found.found.startswith('the user "guarded" may not make its tables')
+        assert found.remedy.endswith(f'GRANT CREATE ON DATABASE "{database}" TO "guarded"')
+        grant = f"GRANT CREATE ON DATABASE {database} TO guarded"
+        await connection.execute(grant.encode())
+        assert await find_trouble(f"postgresql://guarded:right@{place}") is None
+    finally:
+        await connection.execute("DROP OWNED BY guarded")
+        await connection.execute("DROP ROLE guarded")
+
+
+async def guard(
+    postgres: Postgres, connection: psycopg.AsyncConnection[tuple[object, ...]], url: str
+) -> None:
+    """Let the server ask the user `guarded` for a password."""
+    rules = postgres.folder / "data/pg_hba.conf"
+    rules.write_text(f"host all guarded 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+    await connection.execute("SELECT pg_reload_conf()")
+
+    def is_guarded() -> bool:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            return True
+        return False
+
+    await until(is_guarded)
+
+
+async def test_a_database_of_another_program_is_named(
+    postgres: Postgres, connection: psycopg.AsyncConnection[tuple[object, ...]], database: str
+) -> None:
+    await connection.execute("INSERT INTO relay.migration (number, name, needs) VALUES (99, '', 9)")
+    await connection.execute("UPDATE relay.migration SET needs = 99 WHERE number = 99")
+    found = await trouble_at(postgres.url(database))
+    assert "was changed by a newer relay" in found.found
+    assert found.remedy == "install that version"
+    await connection.execute("DROP TABLE relay.migration")
+    assert (await trouble_at(postgres.url(database))).remedy == "use another database"
+
+
+async def test_a_standby_is_named(
+    postgres: Postgres, connection: psycopg.AsyncConnection[tuple[object, ...]], database: str
+) -> None:
+    await connection.execute(
+        f"ALTER DATABASE {database} SET default_transaction_read_only = on".encode()
+    )
+    assert "can only be read" in (await trouble_at(postgres.url(database))).found
+
+
+async def test_an_old_postgresql_is_named() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A server of version 13, as far as a client sees when it connects."""
+        while True:
+            length, code = struct.unpack(">II", await reader.readexactly(8))
+            await reader.readexactly(length - 8)
+            if code >> 16 == 3:  # not TLS or GSSAPI, which are asked for first
+                break
+            writer.write(b"N")
+        for kind, body in [
+            (b"R", struct.pack(">I", 0)),
+            (b"S", b"server_version\x0013.23\0"),
+            (b"S", b"client_encoding\0UTF8\0"),
+            (b"Z", b"I"),
+        ]:
+            writer.write(kind + struct.pack(">I", len(body) + 4) + body)
+        await reader.read()
+
+    async with listening(serve) as port:
+        url = f"postgresql://relay:{CANARY}@127.0.0.1:{port}/relay"
+        found = await trouble_at(url)
+        with pytest.raises(SchemaError, match=r"PostgreSQL 13\.23 is too old"):  # a relay starts
+            await migrated(ClusterSettings(url, "a"))
+    assert found == Trouble("PostgreSQL 13.23 is too old", "upgrade it to version 14 or later")
+
+
+@pytest.mark.parametrize("password", ["can@canary", "can/canary", "5%canary", "5%xy"])
+async def test_an_unreadable_url_shows_no_password(password: str) -> None:
+    found = await trouble_at(f"postgresql://relay:{password}@127.0.0.1:1/relay")
+    assert found.found == "it is no URL that PostgreSQL's client can read"
+    assert "%40 for @" in found.remedy
