@@ -42,7 +42,7 @@ class LinkJournal(Journal):
     def settle(self, settlement: Settlement, charge: Charge | None = None) -> Ticket:
         """See `Journal.settle`."""
         self._traffic.ended.append((settlement, charge))
-        self._traffic.schedule()
+        self._traffic.defer()
         return self._ticket
 
     def hasten(self) -> None:

@@ -117,7 +117,8 @@ class WorkerApp(App):
         settings = _settings(beginning)
         traffic = Traffic()
         ledger, journal = SlotLedger(traffic), LinkJournal(traffic)
-        traffic.schedule, link.batch = link.schedule, journal.batch
+        traffic.schedule, traffic.defer = link.schedule, link.schedule_later
+        link.batch = journal.batch
         link.on("durable", journal.durable)
         deadlines = Deadlines(asyncio.get_running_loop())
         resolver = Resolver()
