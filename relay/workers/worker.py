@@ -117,9 +117,7 @@ class WorkerApp(App):
         settings = _settings(beginning)
         traffic = Traffic()
         ledger, journal = SlotLedger(traffic), LinkJournal(traffic)
-        traffic.schedule, traffic.defer = link.schedule, link.schedule_later
-        link.batch = journal.batch
-        link.on("durable", journal.durable)
+        journal.send_over(link)
         deadlines = Deadlines(asyncio.get_running_loop())
         resolver = Resolver()
         setups = read_setups(settings)
