@@ -269,16 +269,16 @@ class Lender:
     def _open(self, batch: Batch) -> None:
         journal = self._app.journal
         ticket = None
-        begun: dict[Loan, list[Reservation]] = {}
+        by_loan: dict[Loan, list[Reservation]] = {}
         for number, row in batch.opened:
             loan, reservation = self._use(number), self._lent.get(number)
             if loan is not None and reservation is not None:
-                begun.setdefault(loan, []).append(reservation)
+                by_loan.setdefault(loan, []).append(reservation)
             self._run(number, row)
             ticket = journal.open(row)  # all of them are of one batch there, too
         assert ticket is not None
         now = int(time() * 1000)
-        for loan, reservations in begun.items():
+        for loan, reservations in by_loan.items():
             loan.begin(reservations, now)
         for number, row in batch.opened:
             if (reservation := self._lent.get(number)) is not None:
