@@ -47,6 +47,7 @@ class Lender:
         self._lent: dict[int, Reservation] = {}
         self._unused: dict[int, Loan] = {}  # of slots that were not used yet
         self._unused_by_account: dict[str, int] = {}
+        self._used: dict[Loan, int] = {}  # in this step, and how many slots of each
         self._running: dict[int, AdmissionRow] = {}  # by slot
         self._slots: dict[str, int] = {}  # of these, by request id
         self._costs: dict[int, int] = {}  # of slots that closed before their requests ended
@@ -261,23 +262,27 @@ class Lender:
             self._end(settlement, charge)
         for number in batch.returned:
             self._return(number, now)
+        self._end_loans()
         for account, key, plan in batch.refused:
             self._count_refusal(account, key, plan, now)
-        if batch.opened:
-            self._app.journal.hasten()  # the answer may be near its end already
 
     def _open(self, batch: Batch) -> None:
         journal = self._app.journal
         ticket = None
-        now = int(time() * 1000)
+        by_loan: dict[Loan, list[Reservation]] = {}
         for number, row in batch.opened:
             loan, reservation = self._use(number), self._lent.get(number)
             if loan is not None and reservation is not None:
-                loan.begin(reservation, now)
-                trim(reservation, row.reserved, row.billed_micro, now)
+                by_loan.setdefault(loan, []).append(reservation)
             self._run(number, row)
             ticket = journal.open(row)  # all of them are of one batch there, too
         assert ticket is not None
+        now = int(time() * 1000)
+        for loan, reservations in by_loan.items():
+            loan.begin(reservations, now)
+        for number, row in batch.opened:
+            if (reservation := self._lent.get(number)) is not None:
+                trim(reservation, row.reserved, row.billed_micro, now)
 
         def report(durable: bool) -> None:
             if durable:
@@ -287,7 +292,7 @@ class Lender:
         ticket.when_durable(report)
 
     def _use(self, number: int) -> Loan | None:
-        """A slot is not unused any more; returns its loan, if it was."""
+        """A slot is not unused any more; returns its loan, if it was. `_end_loans` follows."""
         loan = self._unused.pop(number, None)
         if loan is None:
             return None
@@ -297,16 +302,23 @@ class Lender:
             counts[loan.account] = left
         else:
             del counts[loan.account]
-        loan.use(self._app.ledger)
+        self._used[loan] = self._used.get(loan, 0) + 1
         if (reservation := self._lent.get(number)) is not None:
             self._app.ledger.end_loan(reservation)
         return loan
+
+    def _end_loans(self) -> None:
+        """Slots that are not unused any more are not lent any more."""
+        used, self._used = self._used, {}
+        for loan, count in used.items():
+            loan.use(self._app.ledger, count)
 
     def return_unused(self) -> None:
         """Take all slots back that the worker has not used: it will not."""
         now = time()
         for number in list(self._unused):
             self._return(number, now)
+        self._end_loans()
 
     def _return(self, number: int, now: float) -> None:
         """A slot comes back that no request has used: it leaves no trace."""

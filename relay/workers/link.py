@@ -22,6 +22,7 @@ _HEAD: Final = struct.Struct("<IB")  # octets of the payload, kind of the frame
 _MESSAGES, _BATCH = 0, 1
 _MAX_FRAME_OCTETS: Final = 256 * 1024 * 1024
 _MAX_UNSENT_OCTETS: Final = 64 * 1024 * 1024  # the peer is stuck: it is given up
+_LATER_SECONDS: Final = 0.002
 _QUESTION: Final = "?"
 _REPLY: Final = "="
 
@@ -52,6 +53,7 @@ class Link:
         self._numbers = 0
         self._unsent: list[tuple[object, ...]] = []
         self._scheduled = False
+        self._later: asyncio.TimerHandle | None = None
         self._flushed: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -92,6 +94,15 @@ class Link:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self.flush)
+
+    def schedule_later(self) -> None:
+        """Write within two milliseconds: with the next message or batch, or else without one."""
+        if self._later is None and not self._scheduled:
+            self._later = self._loop.call_later(_LATER_SECONDS, self._write_late)
+
+    def _write_late(self) -> None:
+        self._later = None
+        self.schedule()
 
     def question(self, on_reply: OnReply, kind: str, *values: object) -> None:
         """Ask a question. `on_reply` is called once, also if nobody waits for it any more."""

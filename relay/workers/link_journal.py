@@ -10,6 +10,7 @@ from typing import Final
 
 from relay.store.journal import GRACE_SECONDS, Callback, Journal, Ticket
 from relay.store.records import AdmissionRow, Charge, Settlement
+from relay.workers.link import Link
 from relay.workers.slots import Traffic
 from relay.workers.traffic import Batch, encode_batch
 
@@ -30,6 +31,12 @@ class LinkJournal(Journal):
         self.failure = ""
         self._timer = self._loop.call_later(_CHECK_INTERVAL_SECONDS, self._check_deadlines)
 
+    def send_over(self, link: Link) -> None:
+        """Let this link carry the traffic of requests."""
+        self._traffic.schedule, self._traffic.defer = link.schedule, link.schedule_later
+        link.batch = self.batch
+        link.on("durable", self.durable)
+
     def open(self, admission: AdmissionRow) -> Ticket:
         """See `Journal.open`. The ledger has reserved for it in this step of the loop."""
         traffic = self._traffic
@@ -42,7 +49,7 @@ class LinkJournal(Journal):
     def settle(self, settlement: Settlement, charge: Charge | None = None) -> Ticket:
         """See `Journal.settle`."""
         self._traffic.ended.append((settlement, charge))
-        self._traffic.schedule()
+        self._traffic.defer()
         return self._ticket
 
     def hasten(self) -> None:

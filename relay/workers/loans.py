@@ -4,8 +4,9 @@ Decides how a loan stands in the limits, and how one that is used or returned le
 know links or the journal.
 """
 
+from collections.abc import Sequence
+
 from relay.quota.bucket import Bucket, FixedWindow, Mark, TokenBucket
-from relay.quota.further import FurtherReservation
 from relay.quota.ledger import Ledger
 from relay.quota.state import LimitCounters, Reservation
 
@@ -38,12 +39,12 @@ class _Part:
             return self.mark[0] != bucket.mark[0] or now >= bucket.end
         return now > bucket.moment or self.mark != bucket.mark
 
-    def take_again(self, now: int) -> None:
-        """Let it count from this moment on."""
-        bucket = self.bucket
-        bucket.give_back(self.amount, self.mark, now)
-        if not bucket.take(self.amount, now):
-            bucket.charge(self.amount, bucket.mark, now)
+    def take_again(self, count: int, now: int) -> None:
+        """Let those of so many reservations count from this moment on."""
+        bucket, amount = self.bucket, count * self.amount
+        bucket.give_back(amount, self.mark, now)
+        if not bucket.take(amount, now):
+            bucket.charge(amount, bucket.mark, now)
 
 
 class Loan:
@@ -69,26 +70,22 @@ class Loan:
         for part in parts:
             part.counters.lend(part.name, part.mark[0], part.units * count)
 
-    def use(self, ledger: Ledger) -> None:
-        """One of them is not lent any more."""
+    def use(self, ledger: Ledger, count: int) -> None:
+        """So many of them are not lent any more."""
         for part in self._parts:
-            part.counters.lend(part.name, part.mark[0], -part.units)
+            part.counters.lend(part.name, part.mark[0], -part.units * count)
             ledger.mark_changed(part.counters)
 
-    def begin(self, reservation: Reservation, now: int) -> None:
-        """A request was admitted by one of them: it counts from this moment on."""
+    def begin(self, reservations: Sequence[Reservation], now: int) -> None:
+        """Requests were admitted by some of them: these count from this moment on."""
         is_over = False
         for part in self._parts:
             if part.is_over(now):
                 is_over = True
-                part.take_again(now)
+                part.take_again(len(reservations), now)
         if is_over:
-            reservation.requests = [(one, one.mark) for one, _ in reservation.requests]
-            reservation.tokens = [(one, held, one.mark) for one, held, _ in reservation.tokens]
-            for further in reservation.further:
-                further.taken = [
-                    (limit, one, held, one.mark) for limit, one, held, _ in further.taken
-                ]
+            for one in reservations:
+                _renew(one)
 
     def withdraw(self, now: int) -> None:
         """One of them was refunded unused: it leaves no trace in short limits either."""
@@ -97,31 +94,26 @@ class Loan:
                 part.bucket.give_back(part.amount, part.mark, now)
 
 
+def _renew(reservation: Reservation) -> None:
+    """All that it holds was taken a moment ago."""
+    reservation.requests = [(one, one.mark) for one, _ in reservation.requests]
+    reservation.tokens = [(one, held, one.mark) for one, held, _ in reservation.tokens]
+    for further in reservation.further:
+        further.taken = [(limit, one, held, one.mark) for limit, one, held, _ in further.taken]
+
+
 def trim(reservation: Reservation, tokens: int, cost: int, now: int) -> None:
     """Give back the part of a reservation that its request does not need."""
-    reservation.tokens = [_trimmed(*one, tokens, now) for one in reservation.tokens]
+    for place, (bucket, amount, mark) in enumerate(reservation.tokens):
+        if amount > tokens:
+            bucket.give_back(amount - tokens, mark, now)
+            reservation.tokens[place] = (bucket, tokens, mark)
     for further in reservation.further:
-        _trim_further(further, tokens, now)
+        for place, (limit, bucket, amount, mark) in enumerate(further.taken):
+            if limit.kind == "tokens" and amount > tokens:
+                bucket.give_back(amount - tokens, mark, now)
+                further.taken[place] = (limit, bucket, tokens, mark)
     balance = reservation.balance
     if balance is not None and reservation.cost > cost:
         balance.held -= reservation.cost - cost
         reservation.cost = cost
-
-
-def _trimmed(
-    bucket: Bucket, amount: int, mark: Mark, tokens: int, now: int
-) -> tuple[Bucket, int, Mark]:
-    if amount > tokens:
-        bucket.give_back(amount - tokens, mark, now)
-        amount = tokens
-    return bucket, amount, mark
-
-
-def _trim_further(further: FurtherReservation, tokens: int, now: int) -> None:
-    taken = []
-    for limit, bucket, amount, mark in further.taken:
-        held = amount
-        if limit.kind == "tokens":
-            held = _trimmed(bucket, amount, mark, tokens, now)[1]
-        taken.append((limit, bucket, held, mark))
-    further.taken = taken

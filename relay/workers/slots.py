@@ -138,10 +138,12 @@ class Quote:
 
 
 class Traffic:
-    """What requests of this turn of the loop have to send; `schedule` has it sent at its end."""
+    """What requests have to send. `schedule` has it sent at the end of this turn of the loop,
+    `defer` a little later, with the next that is scheduled."""
 
     def __init__(self) -> None:
         self.schedule: Callable[[], None] = _nothing
+        self.defer: Callable[[], None] = _nothing
         self.slot = 0  # of the latest reservation, for the journal's entry that follows it
         self.quote: Quote | None = None  # the journal's entry that follows is the owner's
         self.clear()
@@ -273,7 +275,11 @@ class SlotLedger(Ledger):
         spent = reservation.cost if cost is None else cost
         self._close(reservation, spent)
         self._traffic.closed.append((reservation.slot, True, used, spent))
-        self._traffic.schedule()
+        slots = self._by_key.get(reservation.key_state.key)
+        if slots is not None and slots.slots:  # whoever lacks what it gives back has them recalled
+            self._traffic.defer()
+        else:
+            self._traffic.schedule()
         moment = int(now * 1000)
         for bucket in reservation.counters.token_buckets:
             if used < estimate:

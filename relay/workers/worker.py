@@ -117,8 +117,7 @@ class WorkerApp(App):
         settings = _settings(beginning)
         traffic = Traffic()
         ledger, journal = SlotLedger(traffic), LinkJournal(traffic)
-        traffic.schedule, link.batch = link.schedule, journal.batch
-        link.on("durable", journal.durable)
+        journal.send_over(link)
         deadlines = Deadlines(asyncio.get_running_loop())
         resolver = Resolver()
         setups = read_setups(settings)

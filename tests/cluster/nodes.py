@@ -94,11 +94,13 @@ class NodeProcess:
 
 @contextlib.asynccontextmanager
 async def node_process(
-    url: str, name: str, *, on_outage: OnOutage = "refuse", journal: Path | None = None
-) -> AsyncIterator[NodeProcess]:
-    """A node that has joined. `journal`: where it notes the use of its leases."""
+    url: str, name: str, *, on_outage: OnOutage = "refuse", journal: Path | None = None,
+    command: Sequence[str] = (),
+) -> AsyncIterator[NodeProcess]:  # fmt: skip
+    """A node that has joined. `journal`: where it notes the use of its leases. `command` that it is
+    started by."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.cluster.node_program", url, name, on_outage,
+        *command, sys.executable, "-m", "tests.cluster.node_program", url, name, on_outage,
         *([str(journal)] if journal else []),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
@@ -111,17 +113,18 @@ async def node_process(
 
 
 class Wire:
-    """A proxy of octets before the server."""
+    """A proxy of octets before the server, on an address of this machine."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
         self.port = 0
+        self._address = address
         self._target = port
         self._drops = (False, False)  # what nodes send, what the server sends
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Wire":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self._address, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

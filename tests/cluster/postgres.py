@@ -116,9 +116,9 @@ class Postgres:
         self._process.wait(30)
         self._process = None
 
-    def url(self, database: str, port: int = 0) -> str:
-        """Over TCP; `port` of a proxy before it."""
-        return f"postgresql://relay@127.0.0.1:{port or self.port}/{database}"
+    def url(self, database: str, port: int = 0, address: str = "127.0.0.1") -> str:
+        """Over TCP; `port` and `address` of a proxy before it."""
+        return f"postgresql://relay@{address}:{port or self.port}/{database}"
 
     def socket_url(self, database: str) -> str:
         """Over its Unix socket."""

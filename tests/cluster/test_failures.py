@@ -17,6 +17,7 @@ import pytest
 from relay.cluster.node import ClusterNode, engine_figures
 from relay.cluster.windows import SharedLimit
 from tests.cluster.conftest import TEMPLATE
+from tests.cluster.namespaces import new_namespace
 from tests.cluster.nodes import (
     FIVE_HOURS,
     HOUR,
@@ -323,6 +324,38 @@ async def test_a_node_that_is_cut_off_exceeds_nothing(
                 total += (await burst(b.limits, LARGE, 10))["admitted"]
                 await asyncio.sleep(0.1)
         assert (await burst(b.limits, LARGE, 10))["admitted"] == 0
+
+
+async def test_a_node_without_a_network_exceeds_nothing(
+    shared: str, postgres: Postgres, watch: psycopg.AsyncConnection[Any]
+) -> None:
+    """In a namespace of its own: the kernel loses the packets, and no connection ends."""
+    database = shared.rpartition("/")[2]
+    with new_namespace() as namespace:
+        async with (
+            Wire(postgres.port, namespace.here) as wire,
+            node_process(
+                postgres.url(database, wire.port, namespace.here), "a", command=namespace.command
+            ) as a,
+            running_node(shared, "b") as b,
+        ):
+            admitted = Counter(await a.ask("burst", limits=AS_JSON, keys=["k"], count=100))
+            assert admitted == {"admitted": 100}
+            left = (await a.ask("figures"))["unused"]
+            namespace.cut()
+            await until_lost(watch)
+            alone = await burst(b.limits, LARGE, SIZE)
+            assert alone["admitted"] == SIZE - 100 - left  # the lost lease counts as used
+            assert await a.ask("burst", limits=AS_JSON, keys=["k"], count=20) == {"away": 20}
+            namespace.restore()
+            total = 100 + alone["admitted"]
+            async with asyncio.timeout(15):  # its late report gives back what it had not used
+                while total < SIZE:
+                    total += (await burst(b.limits, LARGE, 10))["admitted"]
+                    counts = await a.ask("burst", limits=AS_JSON, keys=["k"], count=1)
+                    total += counts.get("admitted", 0)
+            assert (await burst(b.limits, LARGE, 10))["admitted"] == 0
+            assert (await a.ask("burst", limits=AS_JSON, keys=["k"], count=10)) == {"refused": 10}
 
 
 async def test_a_lost_reply_counts_once(shared: str, postgres: Postgres) -> None:

@@ -36,8 +36,7 @@ class Worker:
         traffic = Traffic()
         self.ledger = SlotLedger(traffic)
         self._journal = LinkJournal(traffic)
-        traffic.schedule, link.batch = link.schedule, self._journal.batch
-        link.on("durable", self._journal.durable)
+        self._journal.send_over(link)
         self._plan = app.catalog.plan("free")
         self.answers = True
         link.answer("recall", self._recall)

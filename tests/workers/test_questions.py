@@ -59,7 +59,7 @@ async def worker(relay_with: RelayWith) -> AsyncIterator[Worker]:
     AdmissionService(app.metering, admissions).serve(lender)
     traffic = Traffic()
     ledger, journal = SlotLedger(traffic), LinkJournal(traffic)
-    traffic.schedule, link.batch = link.schedule, journal.batch
+    journal.send_over(link)
     WorkerAdmissions(app.metering, ledger, link, lambda: None, lambda: None)
     plan = app.catalog.plan("free")
     for key in KEYS:  # a window is open: none begins without a request

@@ -32,7 +32,7 @@ class Worker:
         traffic = Traffic()
         self.ledger = SlotLedger(traffic)
         self.journal = LinkJournal(traffic)
-        traffic.schedule, link.batch = link.schedule, self.journal.batch
+        self.journal.send_over(link)
         self.admissions = WorkerAdmissions(
             app.metering, self.ledger, link, self.woken.set, self.gave_up.set
         )
