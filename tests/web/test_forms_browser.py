@@ -4,15 +4,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from relay.reload import Reloader
 from relay.store.keys import KeyRules, set_rules
 from tests.fakes.live import Live, RelayWith
 from tests.web.administration import MODELS, PERSON, PLANS, add_people
-from tests.web.browser import BROWSER, PHONE, chromium, faults_of, keep, overflow_of, window
+from tests.web.browser import (
+    BROWSER,
+    PHONE,
+    faults_of,
+    keep,
+    on_its_loop,
+    overflow_of,
+    stack,
+    window,
+)
 from tests.web.test_front_browser import say, with_key
 from tests.web.visitor import WEB, make_admin
+
+__all__ = ["stack"]
 
 pytestmark = BROWSER
 
@@ -30,7 +41,7 @@ FORMS: list[tuple[str, str, dict[str, str]]] = [
 ]
 
 
-@pytest.fixture
+@on_its_loop()
 async def live(relay_with: RelayWith, tmp_path: Path) -> Live:
     live = await relay_with(web=WEB, plan=PLANS, model=MODELS)
     (tmp_path / "relay.toml").write_text("")
@@ -52,16 +63,20 @@ async def is_in_view(page: Page) -> bool:
 
 
 @pytest.mark.parametrize("script", [True, False])
-async def test_a_refused_form_has_its_error_in_view(live: Live, script: bool) -> None:
+async def test_a_refused_form_has_its_error_in_view(
+    browser: Browser, live: Live, script: bool
+) -> None:
     user_id = (await add_people(live, 1))[0][0]
-    async with chromium() as browser, window(browser, live, viewport=PHONE) as person:
+    async with window(browser, live, viewport=PHONE) as person:
         await person.sign_up()
         await make_admin(live)
         state = await person.context.storage_state()
         options: dict[str, Any] = {"viewport": PHONE, "storage_state": state}
         async with window(browser, live, java_script_enabled=script, **options) as reader:
+            page = await reader.context.new_page()
             for number, (path, action, fields) in enumerate(FORMS):
-                page = await reader.open(PERSON.format(user_id) if path == "person" else path)
+                here = PERSON.format(user_id) if path == "person" else path
+                await page.goto(live.url + here)
                 form = page.locator(f"form[action$='/{action}']").first
                 for summary in await page.locator("details > summary").all():
                     if await summary.evaluate("e => e.parentElement.matches('.danger-zone')"):
@@ -75,12 +90,11 @@ async def test_a_refused_form_has_its_error_in_view(live: Live, script: bool) ->
                     await keep(page, f"refused-{number}-phone")
                     assert await overflow_of(page) <= 0
                     assert await faults_of(page) == []
-                await page.close()
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "64001", "1.5", ""])
-async def test_the_chat_refuses_a_longest_answer(live: Live, text: str) -> None:
-    async with chromium() as browser, window(browser, live, viewport=PHONE) as person:
+async def test_the_chat_refuses_a_longest_answer(browser: Browser, live: Live, text: str) -> None:
+    async with window(browser, live, viewport=PHONE) as person:
         page = await with_key(person)
         await page.fill("#max-tokens", text)
         await say(page, "Hello")
@@ -95,8 +109,8 @@ async def test_the_chat_refuses_a_longest_answer(live: Live, text: str) -> None:
         assert rows[0][0] == 1
 
 
-async def test_errors_of_the_chat_are_in_chinese(live: Live) -> None:
-    async with chromium() as browser, window(browser, live, locale="zh-CN") as person:
+async def test_errors_of_the_chat_are_in_chinese(browser: Browser, live: Live) -> None:
+    async with window(browser, live, locale="zh-CN") as person:
         page = await with_key(person)
         rows = await live.app.database.select("SELECT id FROM keys WHERE name = 'Laptop'")
         await set_rules(live.app.database, rows[0][0], KeyRules(models=("gpt-9",)), 1.0)
