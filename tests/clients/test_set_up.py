@@ -140,6 +140,7 @@ async def test_codex_answers_once_set_up(home: Home, node_modules: Path, shell: 
 
 
 @pytest.mark.hermes
+@pytest.mark.clients
 async def test_hermes_answers_once_set_up(home: Home, hermes: Path) -> None:
     home.install("hermes", hermes)
     await home.set_up("dash", "--client hermes --yes")
@@ -150,6 +151,7 @@ async def test_hermes_answers_once_set_up(home: Home, hermes: Path) -> None:
 
 
 @pytest.mark.node
+@pytest.mark.clients
 async def test_opencode_answers_once_set_up(home: Home, node_modules: Path) -> None:
     home.install("opencode", program_of(node_modules, "opencode-linux-x64/bin/opencode"))
     await home.set_up("dash", "--client opencode --yes")

@@ -10,9 +10,9 @@ import pytest
 from relay.cluster.schema import known_migrations, migrate
 from tests.cluster.postgres import Postgres, new_postgres
 from tests.cluster.relays import Fleet
-from tests.durability.conftest import metered, simulator
+from tests.durability.conftest import metered, metered_template, simulator
 
-__all__ = ["metered", "simulator"]
+__all__ = ["metered", "metered_template", "simulator"]
 
 TEMPLATE = "template_relay"  # a database with all migrations, to be copied
 

@@ -101,10 +101,12 @@ async def ask_all(
     return statuses
 
 
-async def ask_until(relays: Sequence[Running], keys: Sequence[str], size: int) -> Counter[int]:
+async def ask_until(
+    relays: Sequence[Running], keys: Sequence[str], size: int, *, each: int = 50
+) -> Counter[int]:
     """As `ask_all`, then on until so many were admitted, and a little more. While a relay is slow
     to give back its unused leases, others refuse for up to a second."""
-    statuses = await ask_all(relays, keys)
+    statuses = await ask_all(relays, keys, each=each)
     async with asyncio.timeout(20):
         while statuses[200] < size:
             statuses += await ask_all(relays, keys, connections=1, each=1)

@@ -19,8 +19,10 @@ from tests.scoreboard import RecordProperty
 from tests.workers.everywhere import everywhere
 from tests.workers.processes import ask_at_once
 
+MORE = [pytest.param(plan, marks=pytest.mark.thorough) for plan in ("stacked", "hourly")]
 
-@pytest.mark.parametrize("plan", ["forty", "stacked", "hourly"])
+
+@pytest.mark.parametrize("plan", ["forty", *MORE])
 async def test_forty_left_are_forty_on_three_relays(
     fleet: Fleet, postgres: Postgres, database: str, plan: str, record_property: RecordProperty
 ) -> None:
@@ -47,7 +49,7 @@ async def test_keys_of_an_account_share_forty(
 ) -> None:
     keys = fleet.new_keys("shared", 4)
     with all_serving(fleet.spread(postgres.url(database), 3)) as relays:
-        statuses = await ask_until(relays, keys, 40)
+        statuses = await ask_until(relays, keys, 40, each=10)
     assert statuses[200] == 40
     assert set(statuses) == {200, 429}
 
@@ -57,7 +59,7 @@ async def test_relays_with_workers_share_forty(
 ) -> None:
     [key] = fleet.new_keys("forty")
     with all_serving(fleet.spread(postgres.url(database), 2, workers=2)) as relays:
-        statuses = await ask_until(relays, [key], 40)
+        statuses = await ask_until(relays, [key], 40, each=10)
     assert statuses[200] == 40
 
 
