@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tests.fakes.live import Live, RelayWith
 from tests.fakes.ports import free_port
 
 TERMINAL = Path(__file__).parents[1] / "set_up" / "terminal.py"
-SHELLS = [name for name in ("dash", "bash") if shutil.which(name)]
+SHELLS = ["dash", pytest.param("bash", marks=pytest.mark.clients)]
 QUIET = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",  # it contacts only the relay
     "DISABLE_AUTOUPDATER": "1",
