@@ -47,10 +47,11 @@ def server(template: tuple[Path, str]) -> Iterator[Running]:
 @pytest.fixture
 def home(template: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
     """A copy of the template with its own database, since only one server may use one."""
-    return _copied(template, tmp_path)
+    return copied(template, tmp_path)
 
 
-def _copied(template: tuple[Path, str], folder: Path) -> tuple[Path, str]:
+def copied(template: tuple[Path, str], folder: Path) -> tuple[Path, str]:
+    """A relay.toml and its database in another folder, and the key."""
     shutil.copy(template[0] / "relay.toml", folder)
     with (
         contextlib.closing(sqlite3.connect(template[0] / "relay.db")) as source,
@@ -84,4 +85,4 @@ def metered_template(simulator: str, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def metered(metered_template: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
     """A copy of it."""
-    return _copied(metered_template, tmp_path)
+    return copied(metered_template, tmp_path)

@@ -171,13 +171,15 @@ async def copy_of(browser: Browser, live: Live, path: str, state: Any) -> Answer
 
 @pytest.mark.alone
 async def test_pages_are_painted_soon(browser: Browser, live: Live) -> None:
-    """The best of five first visits: on a busy machine the others measure the machine."""
+    """The best of at most five first visits: on a busy machine the others measure the machine."""
     async with window(browser, live) as person:
         await with_key(person)
         state = await person.context.storage_state()
     for path in ("/", "/status", "/docs", "/dashboard", "/dashboard/chat"):
         of_whom = state if path.startswith("/dashboard") else None
-        times = [await paint_of(browser, live, path, of_whom) for _ in range(5)]
+        times = [await paint_of(browser, live, path, of_whom)]
+        while min(times) > MOST_MS and len(times) < 5:
+            times.append(await paint_of(browser, live, path, of_whom))
         print(f"{path}: {sorted(round(one) for one in times)} ms")
         if min(times) > MOST_MS:  # then the machine is slow, and paints nothing sooner
             copy = await copy_of(browser, live, path, of_whom)
