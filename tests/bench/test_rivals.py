@@ -59,9 +59,9 @@ def _template(folder: Path, *argv: str) -> Path:
 # --- the programs -------------------------------------------------------------------
 
 
-@pytest.fixture
-def simulator_port(tmp_path: Path) -> Iterator[int]:
-    process, port = start_simulator(tmp_path, Cores.choose().load)
+@pytest.fixture(scope="module")
+def simulator_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    process, port = start_simulator(tmp_path_factory.mktemp("simulator"), Cores.choose().load)
     with process:
         yield port
 
