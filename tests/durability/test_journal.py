@@ -147,7 +147,7 @@ print(json.dumps({"rounds": results, "end": end}))
 
 @pytest.mark.parametrize(
     ("synchronous", "rounds"),
-    [("normal", ROUNDS), ("full", 3), pytest.param("normal", 100, marks=pytest.mark.thorough)],
+    [("normal", ROUNDS), ("full", 3), pytest.param("normal", 25, marks=pytest.mark.thorough)],
 )
 def test_a_kill_loses_no_acknowledged_entry(tmp_path: Path, synchronous: str, rounds: int) -> None:
     done = subprocess.run(
