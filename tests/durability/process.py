@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,8 @@ _HERE = (
     "user",
 )
 
+_one_at_a_time = threading.Lock()  # the folder and standard output are those of the process
+
 
 def relay(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
@@ -70,7 +73,7 @@ def relay(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _run_here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    with contextlib.chdir(folder):
+    with _one_at_a_time, contextlib.chdir(folder):
         done = CliRunner().invoke(main, arguments)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 

@@ -1,5 +1,6 @@
 """Forms on a phone: a refused one shows its error, with and without JavaScript."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,12 @@ async def test_the_chat_refuses_a_longest_answer(browser: Browser, live: Live) -
         await page.fill("#max-tokens", "7")
         await page.press("#words", "Enter")
         await expect(page.locator(".said.assistant div")).not_to_be_empty()
+        await expect(page.locator(".runs")).to_have_count(0)
         await expect(page.locator("#problem")).to_be_hidden()
-        rows = await live.app.database.select("SELECT count(*) FROM usage")
-        assert rows[0][0] == 1
+        # It is written once it has ended; nothing says so.
+        while not (rows := await live.app.database.select("SELECT 1 FROM usage")):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert len(rows) == 1
 
 
 async def test_errors_of_the_chat_are_in_chinese(browser: Browser, live: Live) -> None:
