@@ -32,14 +32,14 @@ compiled: $(COMPILED)/.compiled  ## a copy whose path of a request is compiled, 
 test-compiled: compiled  ## the tests of the path of a request, on that copy
 	cd $(COMPILED) && PYTHONPATH="$$PWD" $(CURDIR)/$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not long and not alone and not thorough and not clients' $(COMPILED_TESTS)
 
-test: $(DEV)           ## every promise
+test: $(DEV)           ## every promise once
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not long and not alone and not thorough and not clients'
 	$(BIN)/python -m pytest -m 'alone and not long and not thorough and not clients' $(ALONE)
 
-thorough: $(DEV)       ## the cells of large matrices and the examples of properties that make test leaves out
+thorough: $(DEV)       ## cells of matrices, examples of properties and slow runs that make test leaves out
 	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=thorough -m '(thorough or hypothesis) and not long and not alone and not clients'
 
-clients: $(DEV)        ## real clients of other makers, installed and run; their table in relay/docs/clients.md
+clients: $(DEV)        ## real clients of other makers in full; their table in relay/docs/clients.md
 	RELAY_CLIENT_ROWS=tests/clients/matrix/rows $(BIN)/python -m pytest -m clients tests/clients
 	$(BIN)/python -m tests.clients.matrix.table
 

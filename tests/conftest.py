@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 from hypothesis import settings
+from pytest_rerunfailures import SocketDB, StatusDB
 
 from relay.compiled import is_compiled
 from relay.memory import map_large_blocks
@@ -29,10 +30,18 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
     return {"uvloop": uvloop.new_event_loop}
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Print the scoreboard, but not in the workers of a parallel run."""
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: Any) -> None:
+    """Print the scoreboard, but not in the workers of a parallel run.
+
+    There, pytest-rerunfailures asks the first process about each test, lest it tries one again that
+    ended a worker: two short messages, so 40 ms of waiting, since TCP holds the second one back.
+    """
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Scoreboard())
+    elif isinstance(found := getattr(config, "failures_db", None), SocketDB):
+        found.sock.close()
+        config.failures_db = StatusDB()  # knows nothing: such a test is not tried again
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

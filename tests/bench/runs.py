@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import click
+import pytest
+
+from bench.__main__ import program
 from bench.rivals.relay import TREE
 
 _TIMEOUT_S = 240
@@ -21,3 +25,11 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
         env=ENVIRONMENT,
         timeout=_TIMEOUT_S,
     )
+
+
+def refusal(*arguments: str) -> str:
+    """The sentence that refuses such arguments. They are only read, in this process."""
+    command = program.commands[arguments[0] if arguments[0] in program.commands else "run"]
+    with pytest.raises(click.UsageError) as refused:
+        command.make_context("bench", [one for one in arguments if one not in program.commands])
+    return refused.value.format_message()

@@ -111,6 +111,7 @@ def test_streams_beyond_the_descriptors_share_connections() -> None:
     assert takes_http2(10_000_000)
 
 
+@pytest.mark.thorough
 def test_crowds_and_quota_have_figures_in_a_quick_run(tmp_path: Path) -> None:
     names = ("idle-streams", "idle-streams-10k", "live-streams", "gaps", "quota")
     only = [part for name in names for part in ("--only", name)]

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench import stored
 from bench.rivals.relay import TREE
 
@@ -24,6 +26,7 @@ Handler.handle = dying
 """
 
 
+@pytest.mark.thorough
 def test_a_scenario_that_fails_loses_no_other(tmp_path: Path) -> None:
     folder = tmp_path / "dying"
     folder.mkdir()

@@ -90,7 +90,7 @@ async def test_a_resumed_conversation_replays_its_thinking(live: Live, claude: C
     assert {line["outcome"] for line in live.log()} == {"whole"}
 
 
-@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("both", [False, pytest.param(True, marks=pytest.mark.clients)])
 async def test_an_auth_token_works_like_a_key(live: Live, claude: Claude, both: bool) -> None:
     env = {"ANTHROPIC_AUTH_TOKEN": live.key}
     if both:  # sends both fields: only one is a key of this relay
@@ -127,6 +127,7 @@ async def test_a_cut_stream_is_requested_again(live: Live, claude: Claude) -> No
     assert [line["outcome"].split(":")[0] for line in live.log()] == ["cut", "whole"]
 
 
+@pytest.mark.clients
 async def test_an_error_event_after_thinking_is_retried(live: Live, claude: Claude) -> None:
     steer(live, "fault=error;at=6")
     ended = await claude(live, "Say hello")
@@ -135,6 +136,7 @@ async def test_an_error_event_after_thinking_is_retried(live: Live, claude: Clau
     assert len(live.log()) == 2
 
 
+@pytest.mark.clients
 async def test_an_error_event_within_text_falls_back_to_a_document(
     claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith
 ) -> None:
@@ -168,6 +170,7 @@ async def test_an_error_event_within_text_falls_back_to_a_document(
     assert asked[0]["messages"] == asked[1]["messages"]
 
 
+@pytest.mark.clients
 async def test_two_dozen_concurrent_token_counts_are_answered(live: Live, claude: Claude) -> None:
     ended = await claude(live, "/context")
     assert ended.status == 0, ended.err
@@ -177,6 +180,7 @@ async def test_two_dozen_concurrent_token_counts_are_answered(live: Live, claude
     assert {line["status"] for line in lines} == {200}
 
 
+@pytest.mark.clients
 async def test_the_model_choices_are_the_relays(live: Live, claude: Claude) -> None:
     ended = await claude(live, "/model", CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY="1")
     assert "Claude Sonnet 4.7" in ended.out  # only the relay has this name

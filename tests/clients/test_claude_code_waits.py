@@ -107,7 +107,13 @@ async def test_default_settings_outlast_two_minutes_of_silence(
     assert [line["outcome"] for line in lines] == ["whole"]
 
 
-@pytest.mark.parametrize("shown", [None, 4], ids=["before-the-head", "within-the-text"])
+@pytest.mark.parametrize(
+    "shown",
+    [
+        pytest.param(None, id="before-the-head", marks=pytest.mark.clients),
+        pytest.param(4, id="within-the-text"),
+    ],
+)
 async def test_a_dead_upstream_fails_within_its_timeout(
     claude: Claude, upstream_with: UpstreamWith, relay_with: RelayWith, shown: int | None
 ) -> None:

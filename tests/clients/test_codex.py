@@ -144,6 +144,7 @@ async def test_a_turn_writes_a_file(live: Live, codex: Codex, home: Path) -> Non
     assert second["cache_read"] >= first["cache_write"] > 5000  # the same octets, so a cache hit
 
 
+@pytest.mark.clients
 async def test_parallel_calls_get_their_results(live: Live, codex: Codex, home: Path) -> None:
     steer(live, "tool=exec_command;tools=3")
     well(await codex(live, "write hello world to proof.txt"))
@@ -153,6 +154,7 @@ async def test_parallel_calls_get_their_results(live: Live, codex: Codex, home: 
     assert [line["status"] for line in live.log()] == [200, 200]
 
 
+@pytest.mark.clients
 async def test_a_patch_changes_a_file(live: Live, codex: Codex, home: Path) -> None:
     settings = await with_catalogue(live, home)
     prompt = "with a patch, write hello world to proof.txt"
@@ -163,6 +165,7 @@ async def test_a_patch_changes_a_file(live: Live, codex: Codex, home: Path) -> N
     assert call["input"].startswith("*** Begin Patch\n")  # plain text, not wrapped in JSON
 
 
+@pytest.mark.clients
 async def test_a_grouped_tool_is_found(live: Live, codex: Codex, home: Path) -> None:
     well(await codex(live, "use the tool close_agent"))
     [call] = entries(home, "function_call")
@@ -171,6 +174,7 @@ async def test_a_grouped_tool_is_found(live: Live, codex: Codex, home: Path) -> 
     assert "invalid agent id" in done["output"]  # Codex's own message: there is no such agent
 
 
+@pytest.mark.clients
 async def test_an_mcp_tool_is_called_and_its_picture_read(
     live: Live, codex: Codex, home: Path
 ) -> None:
@@ -199,6 +203,7 @@ async def test_the_catalogue_describes_the_models(live: Live, codex: Codex, home
     assert 180_000 <= info["model_context_window"] <= 200_000
 
 
+@pytest.mark.clients
 async def test_a_key_command_fetches_the_catalogue(live: Live, codex: Codex) -> None:
     ended = await codex(live, "Say hello", by_command=True)
     well(ended)
@@ -240,6 +245,7 @@ def thoughts(messages: list[JSON]) -> list[JSON]:
     return found
 
 
+@pytest.mark.clients
 async def test_a_conversation_too_long_is_compacted_and_continues(
     live: Live, codex: Codex, home: Path
 ) -> None:
@@ -249,12 +255,14 @@ async def test_a_conversation_too_long_is_compacted_and_continues(
     assert {line["status"] for line in live.log()} == {200}
 
 
+@pytest.mark.clients
 async def test_a_picture_is_read(live: Live, codex: Codex, home: Path) -> None:
     (home / "dot.png").write_bytes(base64.b64decode(mcp_server.PIXEL))
     assert "“What is this?”" in well(await codex(live, "What is this?", "--image=dot.png", "--"))
     assert [line["status"] for line in live.log()] == [200]
 
 
+@pytest.mark.clients
 async def test_an_answer_fits_the_requested_schema(live: Live, codex: Codex, home: Path) -> None:
     schema = {
         "type": "object",
@@ -282,6 +290,7 @@ async def test_codex_shows_the_plans_meters(
         assert meter["resets_at"] == pytest.approx(started + minutes * 60, abs=60)
 
 
+@pytest.mark.clients
 async def test_a_plan_without_limits_shows_no_meters(live: Live, codex: Codex, home: Path) -> None:
     well(await codex(live, "Say hello"))
     limits = entries(home, "token_count")[-1]["rate_limits"]
@@ -321,7 +330,9 @@ async def test_a_single_failure_is_retried(live: Live, codex: Codex, script: str
     assert len(live.log()) == 2
 
 
-@pytest.mark.parametrize("at", [6, 40], ids=["thinking", "text"])
+@pytest.mark.parametrize(
+    "at", [pytest.param(6, id="thinking", marks=pytest.mark.clients), pytest.param(40, id="text")]
+)
 async def test_a_cut_stream_never_ends_as_complete(live: Live, codex: Codex, at: int) -> None:
     steer(live, f"fault=cut;at={at}")
     ended = await codex(live, "Say hello")
@@ -330,12 +341,14 @@ async def test_a_cut_stream_never_ends_as_complete(live: Live, codex: Codex, at:
     assert [line["outcome"].split(":")[0] for line in live.log()] == ["cut", "whole"]
 
 
+@pytest.mark.clients
 async def test_an_error_event_midway_is_retried(live: Live, codex: Codex) -> None:
     steer(live, "fault=error;at=6")
     assert "simulated upstream" in well(await codex(live, "Say hello"))
     assert len(live.log()) == 2
 
 
+@pytest.mark.clients
 async def test_keepalives_hold_codex_through_a_long_silence(
     relay_with: RelayWith, codex: Codex
 ) -> None:
@@ -349,6 +362,7 @@ async def test_keepalives_hold_codex_through_a_long_silence(
     assert "Reconnecting" not in ended.err
 
 
+@pytest.mark.clients
 async def test_items_without_a_meaning_never_break_a_turn(live: Live) -> None:
     items = [
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
@@ -365,12 +379,14 @@ async def test_items_without_a_meaning_never_break_a_turn(live: Live) -> None:
     assert "“Again”" in document["output"][-1]["content"][0]["text"]
 
 
+@pytest.mark.clients
 async def test_a_refusal_is_shown_to_the_user(live: Live, codex: Codex) -> None:
     steer(live, "stop=refusal")
     assert "could do harm" in well(await codex(live, "Say hello"))
     assert [line["status"] for line in live.log()] == [200]
 
 
+@pytest.mark.clients
 async def test_an_empty_balance_stops_codex_at_once(relay_with: RelayWith, codex: Codex) -> None:
     plan = [{"id": "free", "name": "Prepaid", "billing": "per-token"}]
     price = {"input": 3.0, "output": 15.0}

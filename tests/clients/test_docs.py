@@ -189,6 +189,7 @@ async def test_a_node_example_prints_an_answer(
 
 
 @pytest.mark.litellm
+@pytest.mark.clients
 async def test_the_litellm_example_prints_an_answer(
     live: Live, litellm_python: Path, tmp_path: Path
 ) -> None:

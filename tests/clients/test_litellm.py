@@ -8,7 +8,7 @@ import pytest
 from tests.clients.programs import run
 from tests.fakes.live import Live
 
-pytestmark = pytest.mark.litellm
+pytestmark = [pytest.mark.litellm, pytest.mark.clients]
 
 QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
 

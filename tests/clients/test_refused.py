@@ -77,7 +77,9 @@ async def test_the_sdk_waits_for_a_limit_per_minute(relay_with: RelayWith) -> No
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("plan", [ONE, WEEK], ids=["5h", "7d"])
+@pytest.mark.parametrize(
+    "plan", [pytest.param(ONE, id="5h"), pytest.param(WEEK, id="7d", marks=pytest.mark.clients)]
+)
 async def test_an_exhausted_window_stops_claude_code_with_its_reset(
     relay_with: RelayWith, claude: Claude, plan: list[dict[str, Any]]
 ) -> None:

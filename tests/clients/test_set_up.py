@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tests.fakes.live import Live, RelayWith
 from tests.fakes.ports import free_port
 
 TERMINAL = Path(__file__).parents[1] / "set_up" / "terminal.py"
-SHELLS = [name for name in ("dash", "bash") if shutil.which(name)]
+SHELLS = ["dash", pytest.param("bash", marks=pytest.mark.clients)]
 QUIET = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",  # it contacts only the relay
     "DISABLE_AUTOUPDATER": "1",
@@ -140,6 +139,7 @@ async def test_codex_answers_once_set_up(home: Home, node_modules: Path, shell: 
 
 
 @pytest.mark.hermes
+@pytest.mark.clients
 async def test_hermes_answers_once_set_up(home: Home, hermes: Path) -> None:
     home.install("hermes", hermes)
     await home.set_up("dash", "--client hermes --yes")
@@ -150,6 +150,7 @@ async def test_hermes_answers_once_set_up(home: Home, hermes: Path) -> None:
 
 
 @pytest.mark.node
+@pytest.mark.clients
 async def test_opencode_answers_once_set_up(home: Home, node_modules: Path) -> None:
     home.install("opencode", program_of(node_modules, "opencode-linux-x64/bin/opencode"))
     await home.set_up("dash", "--client opencode --yes")

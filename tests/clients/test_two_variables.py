@@ -59,7 +59,7 @@ def models_asked(relay: Live, *, refused: int = 0) -> set[str]:
     return {line["model"] for line in lines}
 
 
-@pytest.mark.parametrize("variable", [TOKEN, KEY])
+@pytest.mark.parametrize("variable", [TOKEN, pytest.param(KEY, marks=pytest.mark.clients)])
 async def test_claude_code_needs_no_model(shipped: Live, claude: Claude, variable: str) -> None:
     assert "“Say hello”" in (await claude("Say hello", variable=variable)).out
     [asked] = models_asked(shipped)
@@ -76,6 +76,7 @@ async def test_its_tools_work_so(
     assert len(models_asked(shipped)) == 1
 
 
+@pytest.mark.clients
 async def test_its_sub_agents_work_so(shipped: Live, claude: Claude) -> None:
     ended = await claude("use the tool Agent", "--allowedTools", "Agent")
     assert "agent launched" in ended.out
@@ -112,6 +113,7 @@ async def test_the_small_model_is_served(shipped: Live, claude: Claude) -> None:
 
 
 @pytest.mark.parametrize("model", ["claude-opus-5-5", "claude-sonnet-4-7[1m]"])
+@pytest.mark.clients
 async def test_codex_takes_such_names(
     shipped: Live, node_modules: Path, tmp_path: Path, model: str
 ) -> None:

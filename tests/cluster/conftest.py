@@ -9,10 +9,10 @@ import pytest
 
 from relay.cluster.schema import known_migrations, migrate
 from tests.cluster.postgres import Postgres, new_postgres
-from tests.cluster.relays import Fleet
-from tests.durability.conftest import metered, simulator
+from tests.cluster.relays import Fleet, Three, all_serving
+from tests.durability.conftest import copied, metered, metered_template, simulator
 
-__all__ = ["metered", "simulator"]
+__all__ = ["metered", "metered_template", "simulator"]
 
 TEMPLATE = "template_relay"  # a database with all migrations, to be copied
 
@@ -69,6 +69,22 @@ async def connection(
         postgres.socket_url(database), autocommit=True
     ) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def three(
+    metered_template: tuple[Path, str],
+    postgres: Postgres,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Three]:
+    """Three relays that run during all tests that leave them running."""
+    root = tmp_path_factory.mktemp("three")
+    home = copied(metered_template, root)[0]
+    fleet = Fleet(home, root)
+    name = postgres.new_database(TEMPLATE)
+    with all_serving(fleet.spread(postgres.url(name), 3)) as relays:
+        yield Three(fleet, relays)
+    postgres.drop_database(name)
 
 
 @pytest.fixture

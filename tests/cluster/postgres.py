@@ -21,7 +21,7 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
     "shared_buffers": "64MB",
-    "autovacuum_naptime": "5s",
+    "autovacuum": "off",  # no database lives long enough
     "min_wal_size": "4MB",
     "fsync": "off",  # a killed process loses nothing of what the system has
     "full_page_writes": "off",

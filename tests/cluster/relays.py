@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.durability.process import Running, data, relay, serving
@@ -42,23 +44,26 @@ limits = [
 
 
 class Fleet:
-    """The folders of some relays. Accounts and keys are made before `spread`."""
+    """The folders of some relays. Accounts and keys are made before `spread`, or while the first of
+    them runs."""
 
     def __init__(self, home: Path, root: Path) -> None:
         self.home = home
         self._root = root
+        self._numbers = itertools.count()
         self.folders: list[Path] = []
         path = home / "relay.toml"
         path.write_text(path.read_text() + SETTINGS + FORTY)
 
     def new_keys(self, plan: str, count: int = 1, *, credit: str = "") -> list[str]:
         """The keys of a new account, with so many dollars."""
-        email = f"{plan}@example.com"
-        data(self.home, "user", "create", email, "--plan", plan)
+        home = self.folders[0] if self.folders else self.home
+        email = f"{plan}{next(self._numbers) or ''}@example.com"
+        data(home, "user", "create", email, "--plan", plan)
         if credit:
-            done = relay(self.home, "user", "credit", email, credit)
+            done = relay(home, "user", "credit", email, credit)
             assert done.returncode == 0, done.stderr
-        return [data(self.home, "key", "create", "--user", email)["key"] for _ in range(count)]
+        return [data(home, "key", "create", "--user", email)["key"] for _ in range(count)]
 
     def spread(
         self, url: str, count: int, *, on_outage: str = "refuse", workers: int = 1
@@ -82,6 +87,30 @@ class Fleet:
         return self.folders
 
 
+@dataclass(frozen=True)
+class Three:
+    """Three relays of one process each that run during many tests."""
+
+    fleet: Fleet
+    relays: list[Running]
+
+    async def new_keys(self, plan: str, count: int = 1, *, credit: str = "") -> list[str]:
+        """The keys of a new account, once every relay knows them; asking uses nothing."""
+        keys = self.fleet.new_keys(plan, count, credit=credit)
+        async with asyncio.timeout(20):
+            for one in self.relays:
+                for key in keys:
+                    while await _listed(one, key) != 200:  # noqa: ASYNC110 - no event
+                        await asyncio.sleep(0.02)
+        return keys
+
+
+async def _listed(running: Running, key: str) -> int:
+    async with connected(running.port) as (reader, writer):
+        writer.write(request(key, b"", method="GET", target="/v1/models"))
+        return (await read_answer(reader))[0]
+
+
 @contextlib.contextmanager
 def all_serving(folders: Sequence[Path]) -> Iterator[list[Running]]:
     """All of them, until the end of the block."""
@@ -101,10 +130,12 @@ async def ask_all(
     return statuses
 
 
-async def ask_until(relays: Sequence[Running], keys: Sequence[str], size: int) -> Counter[int]:
+async def ask_until(
+    relays: Sequence[Running], keys: Sequence[str], size: int, *, each: int = 50
+) -> Counter[int]:
     """As `ask_all`, then on until so many were admitted, and a little more. While a relay is slow
     to give back its unused leases, others refuse for up to a second."""
-    statuses = await ask_all(relays, keys)
+    statuses = await ask_all(relays, keys, each=each)
     async with asyncio.timeout(20):
         while statuses[200] < size:
             statuses += await ask_all(relays, keys, connections=1, each=1)

@@ -68,7 +68,10 @@ def test_shellcheck_has_no_complaint() -> None:
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "shell",
+    [pytest.param(one, marks=pytest.mark.thorough if SHELLS.index(one) else ()) for one in SHELLS],
+)
 def test_an_install_ends_with_settings_and_a_key(tmp_path: Path, dist: Path, shell: str) -> None:
     (tmp_path / "key").write_text("sk-ant-canary\n")
     result = install(

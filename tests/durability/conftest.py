@@ -47,31 +47,42 @@ def server(template: tuple[Path, str]) -> Iterator[Running]:
 @pytest.fixture
 def home(template: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
     """A copy of the template with its own database, since only one server may use one."""
-    folder, key = template
-    shutil.copy(folder / "relay.toml", tmp_path)
+    return copied(template, tmp_path)
+
+
+def copied(template: tuple[Path, str], folder: Path) -> tuple[Path, str]:
+    """A relay.toml and its database in another folder, and the key."""
+    shutil.copy(template[0] / "relay.toml", folder)
     with (
-        contextlib.closing(sqlite3.connect(folder / "relay.db")) as source,
-        contextlib.closing(sqlite3.connect(tmp_path / "relay.db")) as target,
+        contextlib.closing(sqlite3.connect(template[0] / "relay.db")) as source,
+        contextlib.closing(sqlite3.connect(folder / "relay.db")) as target,
     ):
         source.backup(target)
-    return tmp_path, key
+    return folder, template[1]
 
 
-@pytest.fixture
-def metered(simulator: str, tmp_path: Path) -> tuple[Path, str]:
+@pytest.fixture(scope="session")
+def metered_template(simulator: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with a plan that counts and bills, and the key of an account with credit."""
-    write_settings(tmp_path, simulator)
-    text = (tmp_path / "relay.toml").read_text()
+    folder = tmp_path_factory.mktemp("metered")
+    write_settings(folder, simulator)
+    text = (folder / "relay.toml").read_text()
     text = text.replace('id = "claude-sonnet-4-7"\n', f'id = "claude-sonnet-4-7"\n{PRICE}\n')
-    (tmp_path / "relay.toml").write_text(text + LIMITS)
-    data(tmp_path, "user", "create", EMAIL)
-    key = data(tmp_path, "key", "create", "--user", EMAIL)["key"]
+    (folder / "relay.toml").write_text(text + LIMITS)
+    data(folder, "user", "create", EMAIL)
+    key = data(folder, "key", "create", "--user", EMAIL)["key"]
 
     async def pay() -> None:
-        database = await Database.open(tmp_path / "relay.db")
+        database = await Database.open(folder / "relay.db")
         [account] = await live_keys(database)
         await balance.credit(database, account.user_id, CREDIT_MICRO, "cash", time.time())
         await database.close()
 
     asyncio.run(pay())
-    return tmp_path, key
+    return folder, key
+
+
+@pytest.fixture
+def metered(metered_template: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
+    """A copy of it."""
+    return copied(metered_template, tmp_path)

@@ -1,5 +1,5 @@
 """The simulator as a process, and a folder with a relay that counts and bills."""
 
-from tests.durability.conftest import metered, simulator
+from tests.durability.conftest import metered, metered_template, simulator
 
-__all__ = ["metered", "simulator"]
+__all__ = ["metered", "metered_template", "simulator"]

@@ -15,7 +15,10 @@ from tests.fakes.live import Live, RelayWith
 from tests.payments.payment_service import Service, running_service
 from tests.payments.recorded import SECRET
 from tests.web.administration import MODELS
+from tests.web.browser import browser
 from tests.web.visitor import WEB, Visitor
+
+__all__ = ["browser"]
 
 NOW = 1_796_000_000.0
 PLANS: list[dict[str, Any]] = [
@@ -78,6 +81,11 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 async def shop(relay_with: RelayWith, service: Service) -> Live:
     """A relay that sells."""
+    return await open_shop(relay_with, service)
+
+
+async def open_shop(relay_with: RelayWith, service: Service) -> Live:
+    """A relay whose payment service is this one."""
     paying = {**PAYMENTS, "api": service.url, "checkout": service.url}
     return await relay_with(web=WEB, plan=PLANS, payments=paying, model=MODELS)
 

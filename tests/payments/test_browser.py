@@ -1,36 +1,42 @@
 """Buying in Chromium: to the payment service and back, and each page in each look."""
 
-import itertools
 import time
-from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
 from relay.store.payments import PaymentFilter, payments
-from tests.fakes.live import Live
+from tests.fakes.live import Live, RelayWith
+from tests.payments.conftest import open_shop
 from tests.payments.payment_service import Service
 from tests.payments.recorded import event
 from tests.payments.test_pages import PAGE, send
-from tests.web.browser import BROWSER, PHONE, chromium, faults_of, keep, overflow_of, window
+from tests.web.browser import (
+    BROWSER,
+    SIZES,
+    faults_of,
+    keep,
+    looks,
+    on_its_loop,
+    overflow_of,
+    stack,
+    window,
+)
 from tests.web.visitor import make_admin
 
+__all__ = ["stack"]
+
 pytestmark = BROWSER
-SIZES: dict[str, dict[str, Any]] = {"desk": {}, "phone": {"viewport": PHONE}}
-QUICK = (("light", "desk", "en-GB"), ("dark", "phone", "zh-CN"))
-LOOKS = [
-    *(pytest.param(*one) for one in QUICK),
-    *(
-        pytest.param(*one, marks=pytest.mark.thorough)
-        for one in itertools.product(("light", "dark"), ("desk", "phone"), ("en-GB", "zh-CN"))
-        if one not in QUICK
-    ),
-]
 
 
-async def test_a_person_buys_credit(shop: Live, service: Service) -> None:
+@on_its_loop()
+async def shop(relay_with: RelayWith, service: Service) -> Live:
+    return await open_shop(relay_with, service)
+
+
+async def test_a_person_buys_credit(browser: Browser, shop: Live, service: Service) -> None:
     """There by a form, back by a link; nothing of it is against the page's policy."""
-    async with chromium() as browser, window(browser, shop) as person:
+    async with window(browser, shop) as person:
         page = await person.sign_up()
         await page.goto(shop.url + PAGE)
         await page.click("main form.offer >> nth=0 >> button")
@@ -54,12 +60,12 @@ async def test_a_person_buys_credit(shop: Live, service: Service) -> None:
         assert person.complaints == []
 
 
-@pytest.mark.parametrize(("look", "size", "language"), LOOKS)
+@pytest.mark.parametrize(("look", "size", "language"), looks(("dark", "phone", "zh-CN")))
 async def test_the_pages_are_fit_to_be_seen(
-    shop: Live, look: str, size: str, language: str
+    browser: Browser, shop: Live, look: str, size: str, language: str
 ) -> None:
     options = {**SIZES[size], "color_scheme": look, "locale": language}
-    async with chromium() as browser, window(browser, shop, **options) as person:
+    async with window(browser, shop, **options) as person:
         page = await person.sign_up()
         name = f"{look}-{size}-{language[:2]}"
         await page.goto(shop.url + PAGE)

@@ -258,7 +258,9 @@ async def test_every_order_ends_alike(database: Database, user: User, offer: str
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=max(25, settings().max_examples // 4),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 async def test_repetitions_change_nothing(database: Database, user: User, data: Any) -> None:

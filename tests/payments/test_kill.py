@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import httpx
-import pytest
 
 from relay import config
 from relay.payments.offers import offered
@@ -91,7 +90,6 @@ async def check(folder: Path, count: int) -> None:
     await database.close()
 
 
-@pytest.mark.alone
 async def test_events_count_once_after_kills(tmp_path: Path) -> None:
     write_settings(tmp_path, "http://127.0.0.1:9")
     with (tmp_path / "relay.toml").open("a") as file:

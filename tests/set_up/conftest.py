@@ -18,6 +18,10 @@ TOOLS = (
     "mv", "readlink", "rm", "rmdir", "sed", "stty", "tr", "uname",
 )  # fmt: skip
 SHELLS = [name for name in ("dash", "bash", "zsh", "busybox") if shutil.which(name)]
+# For tests that start dozens of programs: make thorough runs the other shells.
+ONE_SHELL = [
+    pytest.param(name, marks=pytest.mark.thorough if SHELLS.index(name) else ()) for name in SHELLS
+]
 CLIENTS = ("claude", "codex", "hermes", "opencode")
 
 

@@ -15,7 +15,7 @@ import yaml
 from relay import config
 from relay.web.set_up.script import setup_sh
 from tests.fakes.live import MODELS
-from tests.set_up.conftest import CLIENTS, SHELLS, Home, shell_command
+from tests.set_up.conftest import CLIENTS, ONE_SHELL, SHELLS, Home, shell_command
 
 TERMINAL = Path(__file__).with_name("terminal.py")
 ALL = "--client all --yes"
@@ -65,7 +65,7 @@ async def test_all_clients_are_set_up_and_given_back(home: Home, shell: str) -> 
     assert (undone.status, home.files()) == (0, {}), undone.err
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", ONE_SHELL)
 async def test_what_was_there_is_kept_and_given_back(home: Home, shell: str) -> None:
     home.install(*CLIENTS)
     for name, content in BEFORE.items():
@@ -225,7 +225,7 @@ async def test_editors_get_what_the_extension_needs(home: Home) -> None:
 # --- how it runs ---
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", ONE_SHELL)
 async def test_nothing_of_a_download_that_was_cut_runs(home: Home, shell: str) -> None:
     text = setup_sh(home.live.settings)
     log = len(home.live.log())

@@ -81,7 +81,7 @@ def tree(home: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @given(st.fixed_dictionaries(FILES), st.sampled_from([0o600, 0o644]))
-@settings(max_examples=max(8, settings().max_examples // 4))
+@settings(max_examples=max(3, settings().max_examples // 16))
 def test_every_octet_is_given_back(files: dict[str, bytes | None], mode: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,24 +1,51 @@
-"""Chromium for tests: pages that record every complaint, and screenshots to look at."""
+"""Chromium for tests: pages that record every complaint, and screenshots to look at.
+
+The tests of a process share one browser, so they run on the loop of the session, and so do the
+relays that they open: a module of theirs has `stack` of this one, and `on_its_loop` fixtures.
+"""
 
 import contextlib
+import functools
+import itertools
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 
 from tests.fakes.live import Live
 
 CHROMIUM = Path("/usr/bin/chromium")
-ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "pages"
+ARTEFACTS = Path(__file__).parents[2] / "artefacts" / "pages"  # RELAY_SCREENSHOTS=1 fills it
 BROWSER = [
     pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}"),
 ]
 DESK = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
+SIZES: dict[str, dict[str, Any]] = {"desk": {}, "phone": {"viewport": PHONE}}
+
+# A fixture of these tests that opens something.
+on_its_loop = functools.partial(pytest_asyncio.fixture, loop_scope="session")
+
+
+def looks(quick: tuple[str, str, str]) -> list[Any]:
+    """Parameters of light and dark, desk and phone, and both languages: `make test` runs the
+    `quick` one, `make thorough` the others."""
+    every = itertools.product(("light", "dark"), SIZES, ("en-GB", "zh-CN"))
+    return [pytest.param(*one, marks=() if one == quick else pytest.mark.thorough) for one in every]
+
+
+@on_its_loop()
+async def stack() -> AsyncIterator[contextlib.AsyncExitStack]:
+    """That of `tests/conftest.py`, on the browser's loop."""
+    async with contextlib.AsyncExitStack() as opened:
+        yield opened
 
 
 class Window:
@@ -58,8 +85,8 @@ class Window:
         return page
 
 
-@contextlib.asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
+@on_its_loop(scope="session")
+async def browser() -> AsyncIterator[Browser]:
     """The browser."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -103,6 +130,8 @@ async def overflow_of(page: Page) -> int:
 
 
 async def keep(page: Page, name: str) -> None:
-    """Write a screenshot of a complete page, for somebody to look at."""
+    """Write a screenshot of a complete page, for somebody to look at, where that is asked for."""
+    if not os.environ.get("RELAY_SCREENSHOTS"):
+        return
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     await page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)

@@ -10,7 +10,10 @@ import pytest
 from tests.alerts.services import Mailbox, running_mailbox
 from tests.fakes.live import Live, RelayWith
 from tests.web.administration import MODELS, PLANS, new_admin
+from tests.web.browser import browser
 from tests.web.visitor import WEB, Visitor
+
+__all__ = ["browser"]
 
 NewVisitor = Callable[..., Visitor]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from relay.reload import Reloader
 from tests.fakes.live import Live, RelayWith
@@ -13,14 +13,17 @@ from tests.web.browser import (
     BROWSER,
     PHONE,
     Window,
-    chromium,
     faults_of,
     keep,
+    on_its_loop,
     overflow_of,
+    stack,
     window,
 )
 from tests.web.seed import seed_usage
 from tests.web.visitor import WEB, make_admin
+
+__all__ = ["stack"]
 
 pytestmark = BROWSER
 
@@ -42,7 +45,7 @@ PAGES = {
 }
 
 
-@pytest.fixture
+@on_its_loop()
 async def live(relay_with: RelayWith, tmp_path: Path) -> Live:
     live = await relay_with(
         web=WEB, plan=PLANS, model=MODELS, backup={"path": str(tmp_path / "backups")}
@@ -63,10 +66,10 @@ async def administrator(person: Window) -> Page:
 
 @pytest.mark.long
 @pytest.mark.parametrize("look", ["light", "dark"])
-async def test_every_page_is_fit_to_be_seen(live: Live, look: str) -> None:
+async def test_every_page_is_fit_to_be_seen(browser: Browser, live: Live, look: str) -> None:
     """On desk and phone, in both languages: accessible, within its window, no complaints."""
     pages = {**PAGES, "person": "/admin/people/usr_0000000000000001"}
-    async with chromium() as browser, window(browser, live) as person:
+    async with window(browser, live) as person:
         await administrator(person)
         state = await person.context.storage_state()
         sizes: dict[str, dict[str, Any]] = {"desk": {}, "phone": {"viewport": PHONE}}
@@ -74,19 +77,19 @@ async def test_every_page_is_fit_to_be_seen(live: Live, look: str) -> None:
             for language in ("en-GB", "zh-CN"):
                 options |= {"color_scheme": look, "locale": language}
                 async with window(browser, live, storage_state=state, **options) as reader:
+                    page = await reader.context.new_page()
                     for title, path in pages.items():
-                        page = await reader.open(path)
+                        await page.goto(live.url + path)
                         await expect(page.locator("h1")).to_be_visible()
                         assert await overflow_of(page) <= 0, f"{path} is too wide: {size}"
                         assert await faults_of(page) == []
                         await keep(page, f"admin-{title}-{look}-{size}-{language[:2]}")
-                        await page.close()
                     assert reader.complaints == []
 
 
-async def test_the_flows_of_an_administrator(live: Live) -> None:
+async def test_the_flows_of_an_administrator(browser: Browser, live: Live) -> None:
     """Find somebody on a phone, suspend, resume, credit, see their pages, and be oneself again."""
-    async with chromium() as browser, window(browser, live, viewport=PHONE) as person:
+    async with window(browser, live, viewport=PHONE) as person:
         page = await administrator(person)
         await page.click(".subnav >> text=People")
         await page.fill("[name=q]", "person00007")
@@ -109,9 +112,9 @@ async def test_the_flows_of_an_administrator(live: Live) -> None:
         assert person.complaints == []
 
 
-async def test_an_upstream_is_seen_to_change(live: Live) -> None:
+async def test_an_upstream_is_seen_to_change(browser: Browser, live: Live) -> None:
     """Pause it in one window, and another one shows it without a reload."""
-    async with chromium() as browser, window(browser, live) as person:
+    async with window(browser, live) as person:
         page = await administrator(person)
         other = await person.open("/admin/upstreams")
         await page.click(".subnav >> text=Upstreams")

@@ -1,45 +1,44 @@
 """The documentation in Chromium: in each look, its search, its copy buttons, and no scripts."""
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
 from relay.web.manual.contents import PAGES, page_path
 from tests.fakes.live import Live, RelayWith
-from tests.web.browser import BROWSER, chromium, faults_of, keep, overflow_of, window
-from tests.web.test_browser import MODELS, MOST_OCTETS, PLAN, SIZES, weight_of
+from tests.web.browser import BROWSER, SIZES, looks, on_its_loop, overflow_of, stack, window
+from tests.web.test_browser import MODELS, MOST_OCTETS, PLAN, look_at, weight_of
 from tests.web.visitor import WEB
+
+__all__ = ["stack"]
 
 pytestmark = BROWSER
 
-LOOKS = [("light", "desk", "en-GB"), ("dark", "phone", "zh-CN")]
 SHOWN = ("start", "models", "errors")  # in each look; all pages have the same mark-up
 
 
-@pytest.fixture
+@on_its_loop()
 async def live(relay_with: RelayWith) -> Live:
     return await relay_with(web=WEB, plan=[PLAN], model=MODELS)
 
 
-@pytest.mark.parametrize(("look", "size", "language"), LOOKS)
-async def test_pages_are_fit_to_be_seen(live: Live, look: str, size: str, language: str) -> None:
+@pytest.mark.parametrize(("look", "size", "language"), looks(("light", "desk", "en-GB")))
+async def test_pages_are_fit_to_be_seen(
+    browser: Browser, live: Live, look: str, size: str, language: str
+) -> None:
     """Accessible, within their window, without complaints."""
     options = {**SIZES[size], "color_scheme": look, "locale": language}
-    async with chromium() as browser, window(browser, live, **options) as reader:
-        for name in SHOWN:
-            page = await reader.open(page_path(name))
-            assert await overflow_of(page) <= 0, name
-            assert await faults_of(page) == []
-            await keep(page, f"docs-{name}-{look}-{size}-{language[:2]}")
-            await page.close()
+    async with window(browser, live, **options) as reader:
+        pages = {f"docs-{name}": page_path(name) for name in SHOWN}
+        await look_at(reader, pages, f"{look}-{size}-{language[:2]}")
         assert reader.complaints == []
 
 
-async def test_pages_are_light_and_narrow(live: Live) -> None:
+async def test_pages_are_light_and_narrow(browser: Browser, live: Live) -> None:
     """The longest takes 100 KB with its style and scripts; none is wider than a phone."""
-    async with chromium() as browser, window(browser, live, **SIZES["phone"]) as reader:
-        octets = await weight_of(reader, page_path("agents"))
+    async with window(browser, live, **SIZES["phone"]) as reader:
+        page = await reader.context.new_page()
+        octets = await weight_of(page, live.url + page_path("agents"))
         assert octets <= MOST_OCTETS, f"{octets} octets"
-        [page] = reader.context.pages
         for name in PAGES:
             await page.goto(live.url + page_path(name), wait_until="commit")
             await page.locator(".docs-source").wait_for()
@@ -51,9 +50,9 @@ async def test_pages_are_light_and_narrow(live: Live) -> None:
     [("en-GB", "LIMIT reached", "At a limit"), ("zh-CN", "流式", "流式回答")],
 )
 async def test_the_search_finds_a_section(
-    live: Live, language: str, words: str, heading: str
+    browser: Browser, live: Live, language: str, words: str, heading: str
 ) -> None:
-    async with chromium() as browser, window(browser, live, locale=language) as reader:
+    async with window(browser, live, locale=language) as reader:
         page = await reader.open("/docs")
         await page.keyboard.press("/")
         await page.keyboard.type(words)
@@ -73,8 +72,8 @@ async def test_the_search_finds_a_section(
         assert reader.complaints == []
 
 
-async def test_a_key_is_filled_in_and_stays_on_the_page(live: Live) -> None:
-    async with chromium() as browser, window(browser, live) as reader:
+async def test_a_key_is_filled_in_and_stays_on_the_page(browser: Browser, live: Live) -> None:
+    async with window(browser, live) as reader:
         await reader.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page = await reader.open("/docs")
         asked: list[str] = []
@@ -98,9 +97,9 @@ async def test_a_key_is_filled_in_and_stays_on_the_page(live: Live) -> None:
         assert reader.complaints == []
 
 
-async def test_pages_are_complete_without_scripts(live: Live) -> None:
+async def test_pages_are_complete_without_scripts(browser: Browser, live: Live) -> None:
     phone = {**SIZES["phone"], "java_script_enabled": False}
-    async with chromium() as browser, window(browser, live, **phone) as reader:
+    async with window(browser, live, **phone) as reader:
         page = await reader.open("/docs")
         for unusable in ("#search", "[data-copy]", "#own-key"):
             await expect(page.locator(unusable).first).to_be_hidden()

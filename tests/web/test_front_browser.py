@@ -16,24 +16,25 @@ from relay.web.status.board import DAYS
 from tests.fakes.live import Live, RelayWith
 from tests.web.browser import (
     BROWSER,
+    SIZES,
     Window,
-    chromium,
     faults_of,
     keep,
+    looks,
+    on_its_loop,
     overflow_of,
+    stack,
     window,
 )
-from tests.web.test_browser import MODELS, MOST_OCTETS, PLAN, SIZES, weight_of
+from tests.web.test_browser import MODELS, MOST_OCTETS, PLAN, look_at, weight_of, without_cache
 from tests.web.visitor import WEB
+
+__all__ = ["stack"]
 
 pytestmark = BROWSER
 
 Answerer = Callable[[Route], Awaitable[None]]
 
-LOOKS = [
-    ("light", "desk", "en-GB"), ("dark", "phone", "zh-CN"),
-    ("dark", "desk", "zh-CN"), ("light", "phone", "en-GB"),
-]  # fmt: skip
 PUBLIC = {"front": "/", "status": "/status"}
 PAINT = """new Promise((found) => new PerformanceObserver((list) => {
     for (const entry of list.getEntries())
@@ -44,7 +45,7 @@ PAINTED = {"document", "stylesheet", "script", "font", "image"}  # needed for th
 FEW = {**PLAN, "limits": [{"requests": 3, "per": "5h"}, {"tokens": 2_000_000, "per": "1m"}]}
 
 
-@pytest.fixture
+@on_its_loop()
 async def live(relay_with: RelayWith) -> Live:
     live = await relay_with(web=WEB, plan=[PLAN, FEW | {"id": "few"}], model=MODELS)
     chance = random.Random(5)
@@ -80,18 +81,15 @@ async def say(page: Page, words: str) -> None:
     await page.press("#words", "Enter")
 
 
-@pytest.mark.parametrize(("look", "size", "language"), LOOKS)
-async def test_pages_are_fit_to_be_seen(live: Live, look: str, size: str, language: str) -> None:
+@pytest.mark.parametrize(("look", "size", "language"), looks(("light", "desk", "en-GB")))
+async def test_pages_are_fit_to_be_seen(
+    browser: Browser, live: Live, look: str, size: str, language: str
+) -> None:
     """Accessible, within their window, without complaints."""
     options = {**SIZES[size], "color_scheme": look, "locale": language}
     name = f"{look}-{size}-{language[:2]}"
-    async with chromium() as browser, window(browser, live, **options) as person:
-        for title, path in PUBLIC.items():
-            page = await person.open(path)
-            assert await overflow_of(page) <= 0, title
-            assert await faults_of(page) == []
-            await keep(page, f"{title}-{name}")
-            await page.close()
+    async with window(browser, live, **options) as person:
+        await look_at(person, PUBLIC, name)
         page = await with_key(person)
         await say(page, "Tell me something.")
         await expect(page.locator(".said.assistant div")).to_contain_text("simulated upstream")
@@ -102,8 +100,8 @@ async def test_pages_are_fit_to_be_seen(live: Live, look: str, size: str, langua
         assert person.complaints == []
 
 
-async def test_a_new_key_has_a_code_for_phones(live: Live) -> None:
-    async with chromium() as browser, window(browser, live, **SIZES["phone"]) as person:
+async def test_a_new_key_has_a_code_for_phones(browser: Browser, live: Live) -> None:
+    async with window(browser, live, **SIZES["phone"]) as person:
         page = await person.sign_up()
         await page.fill("main form [name=name]", "Phone")
         await page.click(".filters button")
@@ -118,20 +116,18 @@ async def test_a_new_key_has_a_code_for_phones(live: Live) -> None:
         assert person.complaints == []
 
 
-async def test_pages_are_light(live: Live) -> None:
+async def test_pages_are_light(browser: Browser, live: Live) -> None:
     """Everything together, style and scripts included."""
-    async with chromium() as browser:
+    async with window(browser, live) as person:
+        page = await person.context.new_page()
+        await without_cache(page)
         for path in PUBLIC.values():
-            async with window(browser, live) as reader:
-                octets = await weight_of(reader, path)
-                assert octets <= MOST_OCTETS, f"{path}: {octets} octets"
-        async with window(browser, live) as person:
-            await with_key(person)
-            state = await person.context.storage_state()
+            octets = await weight_of(page, live.url + path)
+            assert octets <= MOST_OCTETS, f"{path}: {octets} octets"
+        await with_key(person)
         for path in ("/dashboard/chat", "/status"):
-            async with window(browser, live, storage_state=state) as reader:
-                octets = await weight_of(reader, path)
-                assert octets <= MOST_OCTETS, f"{path}: {octets} octets"
+            octets = await weight_of(page, live.url + path)
+            assert octets <= MOST_OCTETS, f"{path}: {octets} octets"
 
 
 async def paint_of(
@@ -174,25 +170,26 @@ async def copy_of(browser: Browser, live: Live, path: str, state: Any) -> Answer
 
 
 @pytest.mark.alone
-async def test_pages_are_painted_soon(live: Live) -> None:
-    """The best of five first visits: on a busy machine the others measure the machine."""
-    async with chromium() as browser:
-        async with window(browser, live) as person:
-            await with_key(person)
-            state = await person.context.storage_state()
-        for path in ("/", "/status", "/docs", "/dashboard", "/dashboard/chat"):
-            of_whom = state if path.startswith("/dashboard") else None
-            times = [await paint_of(browser, live, path, of_whom) for _ in range(5)]
-            print(f"{path}: {sorted(round(one) for one in times)} ms")
-            if min(times) > MOST_MS:  # then the machine is slow, and paints nothing sooner
-                copy = await copy_of(browser, live, path, of_whom)
-                copies = [await paint_of(browser, live, path, of_whom, copy) for _ in range(5)]
-                print(f"{path} from memory: {sorted(round(one) for one in copies)} ms")
-                assert min(times) <= 1.5 * min(copies), f"{path}: {times}, from memory: {copies}"
+async def test_pages_are_painted_soon(browser: Browser, live: Live) -> None:
+    """The best of at most five first visits: on a busy machine the others measure the machine."""
+    async with window(browser, live) as person:
+        await with_key(person)
+        state = await person.context.storage_state()
+    for path in ("/", "/status", "/docs", "/dashboard", "/dashboard/chat"):
+        of_whom = state if path.startswith("/dashboard") else None
+        times = [await paint_of(browser, live, path, of_whom)]
+        while min(times) > MOST_MS and len(times) < 5:
+            times.append(await paint_of(browser, live, path, of_whom))
+        print(f"{path}: {sorted(round(one) for one in times)} ms")
+        if min(times) > MOST_MS:  # then the machine is slow, and paints nothing sooner
+            copy = await copy_of(browser, live, path, of_whom)
+            copies = [await paint_of(browser, live, path, of_whom, copy) for _ in range(5)]
+            print(f"{path} from memory: {sorted(round(one) for one in copies)} ms")
+            assert min(times) <= 1.5 * min(copies), f"{path}: {times}, from memory: {copies}"
 
 
-async def test_public_pages_are_complete_without_scripts(live: Live) -> None:
-    async with chromium() as browser, window(browser, live, java_script_enabled=False) as reader:
+async def test_public_pages_are_complete_without_scripts(browser: Browser, live: Live) -> None:
+    async with window(browser, live, java_script_enabled=False) as reader:
         page = await reader.open("/")
         await expect(page.locator("#lines")).to_contain_text("ANTHROPIC_BASE_URL")
         await page.click(".hero .overall")
@@ -206,8 +203,8 @@ async def test_public_pages_are_complete_without_scripts(live: Live) -> None:
         await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-async def test_the_chat_shows_tokens_cost_and_limits(live: Live) -> None:
-    async with chromium() as browser, window(browser, live) as person:
+async def test_the_chat_shows_tokens_cost_and_limits(browser: Browser, live: Live) -> None:
+    async with window(browser, live) as person:
         page = await with_key(person)
         limits = page.locator("#limits li")
         await expect(limits.first).to_contain_text("400 of 400 left")
@@ -230,9 +227,9 @@ async def test_the_chat_shows_tokens_cost_and_limits(live: Live) -> None:
         assert person.complaints == []
 
 
-async def test_an_answer_can_be_stopped(live: Live) -> None:
+async def test_an_answer_can_be_stopped(browser: Browser, live: Live) -> None:
     """What has come stays, and the next question goes on from it."""
-    async with chromium() as browser, window(browser, live) as person:
+    async with window(browser, live) as person:
         page = await with_key(person)
         await slow_down(page)
         await say(page, "A long answer")
@@ -258,29 +255,30 @@ async def slow_down(page: Page) -> None:
     await page.route("**/v1/messages", ask_slowly)
 
 
-@pytest.mark.parametrize(
-    ("simulate", "words"),
-    [
-        ("status=529", "The model cannot answer at the moment."),
-        ("status=400", "The model does not take this request."),
-        ("tokens=30;pace=20;fault=reset;at=9", "The answer was cut."),
-    ],
-)
-async def test_errors_are_said_in_words(live: Live, simulate: str, words: str) -> None:
-    async with chromium() as browser, window(browser, live) as person:
+WORDS = {
+    "status=529": "The model cannot answer at the moment.",
+    "status=400": "The model does not take this request.",
+    "tokens=30;pace=20;fault=reset;at=9": "The answer was cut.",
+}
+
+
+async def test_errors_are_said_in_words(browser: Browser, live: Live) -> None:
+    async with window(browser, live) as person:
         page = await with_key(person)
+        scripts = iter(WORDS)
 
         async def provoke(route: Any) -> None:
-            await route.continue_(headers={**route.request.headers, "x-simulate": simulate})
+            await route.continue_(headers={**route.request.headers, "x-simulate": next(scripts)})
 
         await page.route("**/v1/messages", provoke)
-        await say(page, "Hello")
-        await expect(page.locator("#problem")).to_contain_text(words)
-        await expect(page.locator("#send")).to_be_visible()
+        for words in WORDS.values():
+            await say(page, "Hello")
+            await expect(page.locator("#problem")).to_contain_text(words)
+            await expect(page.locator("#send")).to_be_visible()
 
 
-async def test_a_used_up_limit_is_said_with_its_reset(live: Live) -> None:
-    async with chromium() as browser, window(browser, live) as person:
+async def test_a_used_up_limit_is_said_with_its_reset(browser: Browser, live: Live) -> None:
+    async with window(browser, live) as person:
         page = await person.sign_up()
         await live.app.database.write(
             lambda connection: connection.execute("UPDATE users SET plan = 'few'")
@@ -300,8 +298,8 @@ async def test_a_used_up_limit_is_said_with_its_reset(live: Live) -> None:
         await expect(page.locator("#words")).to_have_value("One more")
 
 
-async def test_a_key_stays_in_its_tab_until_the_log_out(live: Live) -> None:
-    async with chromium() as browser, window(browser, live) as person:
+async def test_a_key_stays_in_its_tab_until_the_log_out(browser: Browser, live: Live) -> None:
+    async with window(browser, live) as person:
         page = await with_key(person)
         key = await page.evaluate("sessionStorage.getItem('relay-key')")
         asked: list[str] = []
@@ -326,10 +324,12 @@ async def test_a_key_stays_in_its_tab_until_the_log_out(live: Live) -> None:
         assert not any(key in url for url in asked)
 
 
-async def test_the_script_for_cc_switch_reads_the_usage_of_a_key(live: Live) -> None:
+async def test_the_script_for_cc_switch_reads_the_usage_of_a_key(
+    browser: Browser, live: Live
+) -> None:
     """Run as CC Switch does: its request, then its extractor."""
     script = USAGE_SCRIPT.replace("{{baseUrl}}", live.url).replace("{{apiKey}}", live.key)
-    async with chromium() as browser, window(browser, live) as person:
+    async with window(browser, live) as person:
         page = await person.context.new_page()  # about:blank has no policy
 
         async def run(answer: Any) -> Any:

@@ -1,25 +1,22 @@
 """Passkeys in Chromium, with its virtual authenticator."""
 
-import shutil
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from tests.fakes.live import Live, RelayWith
+from tests.web.browser import BROWSER, on_its_loop, stack
 from tests.web.visitor import PASSWORD, WEB, Visitor
 
-CHROMIUM = shutil.which("chromium")
+__all__ = ["stack"]
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium"),
-]
+pytestmark = BROWSER
 
 
-@pytest.fixture
+@on_its_loop()
 async def site(relay_with: RelayWith) -> Live:
     """A relay whose address has a name, at the port where it is."""
     with socket.socket() as free:
@@ -29,38 +26,33 @@ async def site(relay_with: RelayWith) -> Live:
     return await relay_with(web=WEB, server=server)
 
 
-@pytest.fixture
-async def page(site: Live) -> AsyncIterator[Page]:
+@on_its_loop()
+async def page(browser: Browser, site: Live) -> AsyncIterator[Page]:
     """A page of a browser with an authenticator, which has seen no error at the test's end."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        context = await browser.new_context(base_url=site.settings.server.public_url)
-        page = await context.new_page()
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda one: errors.append(one.text) if one.type == "error" else None)
-        devtools = await context.new_cdp_session(page)
-        await devtools.send("WebAuthn.enable")
-        options: dict[str, Any] = {
-            "protocol": "ctap2",
-            "transport": "internal",
-            "hasResidentKey": True,
-            "hasUserVerification": True,
-            "isUserVerified": True,
-            "automaticPresenceSimulation": True,
-        }
-        await devtools.send("WebAuthn.addVirtualAuthenticator", {"options": options})
-        yield page
-        await browser.close()
-        assert errors == []
+    context = await browser.new_context(base_url=site.settings.server.public_url)
+    page = await context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda one: errors.append(one.text) if one.type == "error" else None)
+    devtools = await context.new_cdp_session(page)
+    await devtools.send("WebAuthn.enable")
+    options: dict[str, Any] = {
+        "protocol": "ctap2",
+        "transport": "internal",
+        "hasResidentKey": True,
+        "hasUserVerification": True,
+        "isUserVerified": True,
+        "automaticPresenceSimulation": True,
+    }
+    await devtools.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+    yield page
+    await context.close()
+    assert errors == []
 
 
-async def test_a_passkey_is_made_and_opens_the_account(
-    page: Page, site: Live, visitor: Visitor
-) -> None:
-    await visitor.sign_up()
+async def test_a_passkey_is_made_and_opens_the_account(page: Page, site: Live) -> None:
+    async with contextlib.aclosing(Visitor(site)) as visitor:
+        await visitor.sign_up()
     await page.goto("/login")
     await page.fill("input[name=email]", "grace@example.com")
     await page.fill("input[name=password]", PASSWORD)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.durability.conftest import metered, simulator
+from tests.durability.conftest import metered, metered_template, simulator
 from tests.durability.process import serving
 from tests.fakes.live import Live, RelayWith
 from tests.web.visitor import WEB
@@ -15,7 +15,7 @@ from tests.workers.everywhere import Everywhere, everywhere
 from tests.workers.forwarding import Front, running_front
 from tests.workers.shared import UNIX_SOCKET, Shared, settings
 
-__all__ = ["metered", "simulator"]
+__all__ = ["metered", "metered_template", "simulator"]
 
 FrontWith = Callable[..., Awaitable[Front]]
 

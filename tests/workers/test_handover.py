@@ -19,7 +19,7 @@ async def test_hand_overs_of_workers_cost_nothing(
     )
 
 
-@pytest.mark.parametrize("before", [1, 3])
+@pytest.mark.parametrize("before", [pytest.param(1, marks=pytest.mark.thorough), 3])
 async def test_the_number_of_workers_may_change(several: tuple[Path, str], before: int) -> None:
     folder, _ = several
     path = folder / "relay.toml"

@@ -24,7 +24,7 @@ STEPS = st.lists(
 
 
 @settings(
-    max_examples=25, deadline=None,
+    max_examples=max(8, settings().max_examples // 8), deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(steps=STEPS)

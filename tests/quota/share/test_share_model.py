@@ -272,7 +272,7 @@ class Cluster(RuleBasedStateMachine):
 
 TestCluster = Cluster.TestCase
 TestCluster.settings = settings(
-    max_examples=max(150, settings().max_examples), stateful_step_count=80
+    max_examples=max(75, settings().max_examples), stateful_step_count=80
 )
 
 
