@@ -1,84 +1,5 @@
 -- needs: 1
--- The owner's side of shared windows: relay/quota/share/shared_window.py, line for line.
-
-CREATE FUNCTION relay.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
-$$ SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
-
--- After so long without a claim, and a little more, a lease counts as used.
-CREATE FUNCTION relay.lease_time() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT 10000::bigint $$;
-
--- Windows that are claimed for the first time are made, then all are locked, always in the order of
--- their names: two calls that share windows wait for each other once, and never in a circle.
--- A new window begins with what was used of it before it was shared, as far as a node knows: a lease
--- that is lost from the start.
-CREATE FUNCTION relay.lock_windows(
-    names text[], sizes bigint[], pers bigint[], seeds bigint[], seed_ends bigint[]
-) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    expected int := (SELECT count(DISTINCT it) FROM unnest(names) it);
-    now bigint := relay.now_ms();
-    locked int;
-BEGIN
-    LOOP
-        IF (SELECT count(*) FROM relay.quota_window w WHERE w.name = ANY (names)) < expected THEN
-            -- The first epoch is later than any of a window of this name that was deleted.
-            WITH claimed AS (
-                SELECT DISTINCT ON (it.name COLLATE "C") it.*
-                FROM unnest(names, sizes, pers, seeds, seed_ends) it (name, size, per, seed, ends_in)
-                ORDER BY it.name COLLATE "C"
-            ), made AS (
-                INSERT INTO relay.quota_window (name, size, per, epoch, ends)
-                SELECT c.name, c.size, c.per, now, CASE WHEN c.seed > 0 THEN now + c.ends_in ELSE 0 END
-                FROM claimed c
-                ON CONFLICT DO NOTHING
-                RETURNING name
-            )
-            INSERT INTO relay.lease
-            SELECT c.name, 'before', 0, c.seed, c.seed, 0, true
-            FROM claimed c JOIN made m ON m.name = c.name COLLATE "C" WHERE c.seed > 0;
-        END IF;
-        PERFORM 1 FROM relay.quota_window w WHERE w.name = ANY (names) ORDER BY w.name FOR UPDATE;
-        GET DIAGNOSTICS locked = ROW_COUNT;
-        EXIT WHEN locked = expected;  -- else one was deleted between the two statements
-    END LOOP;
-END $$;
-
--- End a window. Its leases stay, empty, while their nodes report: the number of the last claim
--- separates later ones from those that were late.
-CREATE FUNCTION relay.close_window(w relay.quota_window) RETURNS relay.quota_window
-LANGUAGE plpgsql AS $$
-BEGIN
-    w.ends := 0;
-    w.epoch := w.epoch + 1;
-    DELETE FROM relay.lease l WHERE l.window_name = w.name AND l.is_lost;
-    UPDATE relay.lease l SET used = 0, ceiling = 0
-    WHERE l.window_name = w.name AND (l.used <> 0 OR l.ceiling <> 0);
-    RETURN w;
-END $$;
-
--- End a window that is over, and count leases of silent nodes as used.
-CREATE FUNCTION relay.advance_window(w relay.quota_window, now bigint) RETURNS relay.quota_window
-LANGUAGE plpgsql AS $$
-DECLARE
-    grace CONSTANT bigint := relay.lease_time() / 5;
-BEGIN
-    IF w.ends = 0 THEN
-        RETURN w;
-    END IF;
-    IF w.ends - now > w.per THEN  -- the clock was stepped back since it opened
-        w.ends := now + w.per;
-    END IF;
-    IF now >= w.ends THEN
-        RETURN relay.close_window(w);
-    END IF;
-    -- After a step back of the clock no lease may outlast its time from now.
-    UPDATE relay.lease l
-    SET expires = least(l.expires, now + relay.lease_time()),
-        is_lost = l.is_lost OR now >= least(l.expires, now + relay.lease_time()) + grace
-    WHERE l.window_name = w.name
-      AND (l.expires > now + relay.lease_time() OR (now >= l.expires + grace AND NOT l.is_lost));
-    RETURN w;
-END $$;
+-- The owner's answer to the nodes' claims on windows: how much of a window a lease gets.
 
 CREATE TYPE relay.claim AS (
     window_name text, size bigint, per bigint, lease text, number bigint, epoch bigint,
@@ -241,4 +162,35 @@ BEGIN
         first := i + 1;
         supplied := NOT frozen;
     END LOOP;
+END $$;
+
+-- Claims of a node, see `answer_claims`. `reported`: the incarnation that has all of its use.
+CREATE FUNCTION relay.acquire(
+    node text, reported bigint, requests int[], window_names text[], sizes bigint[],
+    pers bigint[], leases text[], numbers bigint[], epochs bigint[], used bigint[],
+    ceilings bigint[], wants bigint[], needs bigint[], ends_in bigint[], seeds bigint[],
+    seed_ends bigint[]
+) RETURNS TABLE (
+    incarnation bigint, frozen boolean, number bigint, epoch bigint, ceiling bigint,
+    remaining_time bigint, expires_in bigint, size bigint, free bigint, elsewhere bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    engine relay.engine := relay.present_engine();
+    is_frozen boolean := false;
+    claims relay.claim[] := ARRAY(
+        SELECT (c.window_name, c.size, c.per, c.lease, c.number, c.epoch, c.used, c.ceiling, c.want,
+                c.need, c.ends_in, c.seed, c.seed_ends_in)::relay.claim
+        FROM unnest(window_names, sizes, pers, leases, numbers, epochs, used, ceilings, wants, needs,
+                    ends_in, seeds, seed_ends)
+            WITH ORDINALITY c (window_name, size, per, lease, number, epoch, used, ceiling, want,
+                               need, ends_in, seed, seed_ends_in, place)
+        ORDER BY c.place);
+BEGIN
+    IF relay.now_ms() < engine.since + 5000 THEN
+        UPDATE relay.node n SET incarnation = reported
+        WHERE n.name = node AND n.incarnation <> reported;
+        is_frozen := relay.is_frozen(engine);
+    END IF;
+    RETURN QUERY SELECT engine.incarnation, is_frozen, g.*
+    FROM relay.answer_claims(requests, claims, relay.active_nodes(), is_frozen) g;
 END $$;

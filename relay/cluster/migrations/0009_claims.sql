@@ -1,102 +1,19 @@
 -- needs: 1
--- Databases that have brought their rows, by their first account: none may bring them twice, under
--- another node's name or by an import.
-CREATE TABLE relay.origin (
-    account text COLLATE "C" PRIMARY KEY,
-    node text NOT NULL,
-    is_complete boolean NOT NULL,  -- an import, and all of its rows are here
-    at bigint NOT NULL DEFAULT relay.now_ms()
-);
+-- Acts that may happen once: which node may do one, and what becomes of those of a node that is
+-- silent or gone. And numbers that are given once.
 
--- The database with this first account, if its rows are here or on their way. Where the note is
--- missing, since the database came before there were notes or PostgreSQL was put back to an earlier
--- state, the account's row says so: no other database has an account with this id.
-CREATE FUNCTION relay.find_origin(an_account text)
-RETURNS TABLE (node text, is_complete boolean, at bigint) LANGUAGE sql AS $$
-    SELECT o.node, o.is_complete, o.at FROM relay.origin o WHERE o.account = an_account
-    UNION ALL
-    SELECT r.node, false, r.at FROM relay.replicated_row r
-    WHERE r.tbl = 'users' AND r.pk = json_build_array(an_account)::text
-      AND NOT EXISTS (SELECT FROM relay.origin o WHERE o.account = an_account)
-$$;
-
--- Note that a database brings its rows, or has brought all of them. Returns the node that brings
--- them, which may be another one that was first.
-CREATE FUNCTION relay.note_origin(an_account text, a_node text, complete boolean)
-RETURNS text LANGUAGE sql AS $$
-    INSERT INTO relay.origin AS o (account, node, is_complete)
-    VALUES (an_account, coalesce((SELECT f.node FROM relay.find_origin(an_account) f), a_node),
-            complete)
-    ON CONFLICT (account) DO UPDATE
-    SET is_complete = o.is_complete OR excluded.is_complete AND excluded.node = o.node
-    RETURNING o.node
-$$;
-
--- An import begins, or goes on. It reads nothing later, so no row waits for it, however it ends. Its
--- number stays taken, since its entries have it in their ids.
-ALTER TABLE relay.replica ADD COLUMN is_import boolean NOT NULL DEFAULT false;
-
-CREATE FUNCTION relay.join_import(name text)
-RETURNS TABLE (number int, entry bigint, entry_seq bigint) LANGUAGE plpgsql AS $$
-BEGIN
-    RETURN QUERY SELECT * FROM relay.join_replica(name);
-    UPDATE relay.replica r SET seen = 9223372036854775807, is_import = true WHERE r.node = name;
-END $$;
-
--- An import has ended. One that shared nothing leaves no trace.
-CREATE FUNCTION relay.end_import(name text) RETURNS void LANGUAGE sql AS $$
-    DELETE FROM relay.replica r WHERE r.node = name AND r.entry = 0
-$$;
-
--- Acts are claimed by `claim_act` below.
-DROP FUNCTION relay.claim_once(text, text, text);
-
--- A claim has the process that made it (`boot`). `is_done`: the act was done, and its rows are here.
 -- A claim without a node is free: its act was not done, or its rows are here.
-ALTER TABLE relay.claimed_act
-    ADD COLUMN boot text NOT NULL DEFAULT '',
-    ADD COLUMN is_done boolean NOT NULL DEFAULT false;
-UPDATE relay.claimed_act SET is_done = true;
+CREATE TABLE relay.claimed_act (
+    kind text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    node text NOT NULL,
+    at bigint NOT NULL DEFAULT relay.now_ms(),
+    boot text NOT NULL DEFAULT '',           -- of the process that claims
+    is_done boolean NOT NULL DEFAULT false,  -- the act was done, and its rows are here
+    PRIMARY KEY (kind, id)
+);
+CREATE INDEX claimed_act_by_age ON relay.claimed_act (at);
 CREATE INDEX claimed_act_open ON relay.claimed_act (node) WHERE NOT is_done;
-
--- A node that an operator has declared gone: nothing of it is taken any more, so that others can do
--- its acts.
-ALTER TABLE relay.replica ADD COLUMN is_gone boolean NOT NULL DEFAULT false;
-
-CREATE FUNCTION relay.refuse_gone(name text) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF EXISTS (SELECT FROM relay.replica r WHERE r.node = name AND r.is_gone) THEN
-        RAISE EXCEPTION 'node % was declared gone: begin with an empty database and another name '
-            '(ledger.node)', name;
-    END IF;
-END $$;
-
-CREATE FUNCTION relay.refuse_gone_replica() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM relay.refuse_gone(OLD.node);
-    RETURN NEW;
-END $$;
-CREATE TRIGGER refuse_gone BEFORE UPDATE ON relay.replica FOR EACH ROW
-    WHEN (OLD.is_gone) EXECUTE FUNCTION relay.refuse_gone_replica();
-
--- As in 0004, but for a node that is gone.
-CREATE OR REPLACE FUNCTION relay.join_replica(name text)
-RETURNS TABLE (number int, entry bigint, entry_seq bigint) LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM relay.refuse_gone(name);
-    PERFORM pg_advisory_xact_lock(hashtext('relay.replica'));
-    INSERT INTO relay.replica AS r (node, number)
-    SELECT name, min(n) FROM generate_series(1, 1023) n
-    WHERE NOT EXISTS (SELECT FROM relay.replica o WHERE o.number = n)
-    ON CONFLICT (node) DO NOTHING;
-    RETURN QUERY SELECT r.number, r.entry, r.entry_seq FROM relay.replica r WHERE r.node = name;
-END $$;
-
--- A node has not been heard of for ten minutes.
-CREATE FUNCTION relay.is_silent(name text) RETURNS boolean LANGUAGE sql AS $$
-    SELECT NOT EXISTS (SELECT FROM relay.node n
-                       WHERE n.name = is_silent.name AND n.seen > relay.now_ms() - 600000)
-$$;
 
 -- Claim an act. `takes_over`: whether it may be that of a node that has been silent for long, since
 -- its rows, should they come one day, count with these as one. `owner`: the node that has the act.

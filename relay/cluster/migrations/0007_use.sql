@@ -53,29 +53,3 @@ BEGIN
     END LOOP;
     RETURN true;
 END $$;
-
--- As before, but a window that waits with a bonus stays, and so does a node that shares rows: one
--- that is missing has left, others were lost.
-CREATE OR REPLACE FUNCTION relay.tidy() RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-    day CONSTANT bigint := 86400000;
-    now bigint := relay.now_ms();
-    deleted bigint;
-BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtext('relay.tidy')) THEN
-        RETURN 0;
-    END IF;
-    DELETE FROM relay.quota_window w
-    WHERE w.name IN (
-        SELECT o.name FROM relay.quota_window o
-        WHERE o.ends < now - day AND o.bonus_windows = 0 AND NOT EXISTS (
-            SELECT FROM relay.lease l WHERE l.window_name = o.name AND l.expires > now - day)
-        ORDER BY o.name LIMIT 5000 FOR UPDATE SKIP LOCKED);
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    DELETE FROM relay.node n
-    WHERE n.seen < now - day AND NOT EXISTS (SELECT FROM relay.replica r WHERE r.node = n.name);
-    DELETE FROM relay.adjustment a WHERE a.at < now - 30 * day;
-    DELETE FROM relay.change c
-    WHERE c.at < now - day AND c.seq < (SELECT max(o.seq) FROM relay.change o);
-    RETURN deleted;
-END $$;

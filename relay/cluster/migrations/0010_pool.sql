@@ -33,9 +33,9 @@ CREATE TABLE relay.upstream_guess (
     PRIMARY KEY (upstream, scope, about, caller, node)
 );
 
--- Reports of a node, in their order. `left` and `age`: milliseconds. `kind`: an 'outage'; a 'withdrawal' of a
--- guess, which an answer has disproved; or a 'clear'. Each state that changes is a change of kind
--- 'upstream', whose number it gets.
+-- Reports of a node, in their order. `left` and `age`: milliseconds. `kind`: an 'outage'; a
+-- 'withdrawal' of a guess, which an answer has disproved; or a 'clear'. Each state that changes is a
+-- change of kind 'upstream', whose number it gets.
 CREATE FUNCTION relay.report_upstreams(a_node text, an_origin text, reports jsonb)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -129,17 +129,3 @@ BEGIN
         origin = excluded.origin, seq = excluded.seq
     WHERE excluded.since >= s.since OR s.until <= now;
 END $$;
-
--- Delete what is over. It waits for no row that another transaction has, so that it can be part of
--- no deadlock; the next time will do for such a row.
-CREATE FUNCTION relay.tidy_upstreams() RETURNS void LANGUAGE sql AS $$
-    DELETE FROM relay.upstream_state s WHERE (s.upstream, s.scope, s.about, s.caller) IN (
-        SELECT o.upstream, o.scope, o.about, o.caller FROM relay.upstream_state o
-        WHERE o.until <= relay.now_ms() FOR UPDATE SKIP LOCKED);
-    DELETE FROM relay.upstream_guess g WHERE (g.upstream, g.scope, g.about, g.caller, g.node) IN (
-        SELECT o.upstream, o.scope, o.about, o.caller, o.node FROM relay.upstream_guess o
-        WHERE o.until <= relay.now_ms() FOR UPDATE SKIP LOCKED);
-    DELETE FROM relay.session_move s WHERE (s.caller, s.key) IN (
-        SELECT o.caller, o.key FROM relay.session_move o
-        WHERE o.until <= relay.now_ms() FOR UPDATE SKIP LOCKED);
-$$;
