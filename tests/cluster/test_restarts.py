@@ -116,17 +116,21 @@ async def test_a_refused_start_leaves_no_node(
         cursor = await connection.execute("SELECT name FROM relay.node")
         return await cursor.fetchall()
 
+    async def is_cut() -> bool:
+        """Whether a connection that joins has been ended."""
+        cursor = await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'relay n0 shares' AND datname = current_database()"
+        )
+        return bool(await cursor.fetchall())
+
     async with await psycopg.AsyncConnection.connect(postgres.url(database)) as other:
         # It cannot join before it has said that it is alive.
         await other.execute("SELECT pg_advisory_xact_lock(hashtext('relay.replica'))")
         starting = asyncio.create_task(asyncio.to_thread(relay, folder, "serve"))
         async with asyncio.timeout(20):
-            while await names() != [("n0",)]:  # noqa: ASYNC110 - no event says so
+            while await names() != [("n0",)] or not await is_cut():  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.02)
-            await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'relay n0 shares' AND datname = current_database()"
-            )
         done = await starting
     assert done.returncode != 0
     assert "a new node needs PostgreSQL to join" in done.stderr

@@ -124,7 +124,7 @@ def test_the_doctor_counts_what_waits(tmp_path: Path) -> None:
     def first() -> Finding:
         return next(examine(config.load(str(settings))))
 
-    assert "does not answer" in first().found  # no relay has started yet
+    assert "PostgreSQL cannot be reached" in first().found  # no relay has started yet
 
     async def prepare() -> None:
         database = await Database.open(path)
