@@ -17,7 +17,7 @@ __all__ = ["metered", "metered_template", "simulator"]
 TEMPLATE = "template_relay"  # a database with all migrations, to be copied
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pristine() -> Iterator[Path]:
     """The disk of a server that was stopped: it has `TEMPLATE`."""
     with new_postgres() as server:
@@ -34,7 +34,7 @@ def pristine() -> Iterator[Path]:
         yield server.folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres(pristine: Path) -> Iterator[Postgres]:
     """The server that tests share, which none may stop."""
     with new_postgres() as server:
@@ -71,7 +71,7 @@ async def connection(
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def three(
     metered_template: tuple[Path, str],
     postgres: Postgres,
