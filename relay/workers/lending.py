@@ -47,7 +47,7 @@ class Lender:
         self._lent: dict[int, Reservation] = {}
         self._unused: dict[int, Loan] = {}  # of slots that were not used yet
         self._unused_by_account: dict[str, int] = {}
-        self._used: dict[Loan, int] = {}  # in this step, and how many slots of each
+        self._used: dict[Loan, int] = {}  # numbers of slots used in this batch, by loan
         self._running: dict[int, AdmissionRow] = {}  # by slot
         self._slots: dict[str, int] = {}  # of these, by request id
         self._costs: dict[int, int] = {}  # of slots that closed before their requests ended
@@ -249,6 +249,14 @@ class Lender:
         self.is_late = False
         batch: Batch = decode_batch(octets)
         now = time()
+        try:
+            self._take_slots(batch, now)
+        finally:
+            self._end_loans()
+        for account, key, plan in batch.refused:
+            self._count_refusal(account, key, plan, now)
+
+    def _take_slots(self, batch: Batch, now: float) -> None:
         if batch.opened:
             self._open(batch)
         for number in batch.taken:
@@ -262,9 +270,6 @@ class Lender:
             self._end(settlement, charge)
         for number in batch.returned:
             self._return(number, now)
-        self._end_loans()
-        for account, key, plan in batch.refused:
-            self._count_refusal(account, key, plan, now)
 
     def _open(self, batch: Batch) -> None:
         journal = self._app.journal

@@ -96,7 +96,7 @@ class Link:
             self._loop.call_soon(self.flush)
 
     def schedule_later(self) -> None:
-        """Write within two milliseconds: with the next message or batch, or else without one."""
+        """Write with the next message or batch, within two milliseconds."""
         if self._later is None and not self._scheduled:
             self._later = self._loop.call_later(_LATER_SECONDS, self._write_late)
 

@@ -41,10 +41,13 @@ class _Part:
 
     def take_again(self, count: int, now: int) -> None:
         """Let those of so many reservations count from this moment on."""
-        bucket, amount = self.bucket, count * self.amount
-        bucket.give_back(amount, self.mark, now)
-        if not bucket.take(amount, now):
-            bucket.charge(amount, bucket.mark, now)
+        bucket, amount = self.bucket, self.amount
+        bucket.give_back(count * amount, self.mark, now)
+        if bucket.take(count * amount, now):
+            return
+        for _ in range(count):  # the first may open a window that is too small for all
+            if not bucket.take(amount, now):
+                bucket.charge(amount, bucket.mark, now)
 
 
 class Loan:

@@ -139,7 +139,7 @@ class Quote:
 
 class Traffic:
     """What requests have to send. `schedule` has it sent at the end of this turn of the loop,
-    `defer` a little later, with the next that is scheduled."""
+    `defer` within two milliseconds, with the next that is scheduled."""
 
     def __init__(self) -> None:
         self.schedule: Callable[[], None] = _nothing
@@ -276,7 +276,9 @@ class SlotLedger(Ledger):
         self._close(reservation, spent)
         self._traffic.closed.append((reservation.slot, True, used, spent))
         slots = self._by_key.get(reservation.key_state.key)
-        if slots is not None and slots.slots:  # whoever lacks what it gives back has them recalled
+        # It waits only while slots are left: a process that lacks what it gives back recalls these.
+        # What is held of a balance has no recall.
+        if slots is not None and slots.slots and reservation.balance is None:
             self._traffic.defer()
         else:
             self._traffic.schedule()

@@ -198,6 +198,7 @@ class WorkerApp(App):
         except Exception as error:
             # It would serve by other settings than the rest: a new worker begins with these.
             _log.error("a worker cannot use the new settings and ends: %s", error)
+            self.link.flush()  # with the ends of requests that wait
             self.link.close()
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,21 +54,29 @@ _HERE = (
     "user",
 )
 
+_PATIENCE_SECONDS = 30
 _one_at_a_time = threading.Lock()  # the folder and standard output are those of the process
 
 
 def relay(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
+    """Run one command to its end. Meanwhile the folder may be that of this process."""
     if arguments[0] in _HERE:
-        # On a thread: there is a loop on this one.
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(_run_here, folder, *arguments).result()
+        done: Future[subprocess.CompletedProcess[str]] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(_run_here(folder, *arguments))
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()  # there is a loop on this one
+        return done.result(_PATIENCE_SECONDS)
     return subprocess.run(
         [sys.executable, "-m", "relay", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=_PATIENCE_SECONDS,
     )
 
 

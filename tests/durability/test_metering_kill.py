@@ -106,7 +106,7 @@ def adds_up(folder: Path, seen: Seen) -> int:
 
 
 async def kill_again_and_again(folder: Path, key: str, rounds: int, seconds: float) -> None:
-    """At most `rounds` kills in `seconds`, and at least 8 of them."""
+    """So many kills, or as many as fit into `seconds`, but 8 at least."""
     dice = random.Random()
     started = time.monotonic()
     ready, complete, crashed = [], 0, 0
@@ -137,8 +137,8 @@ async def kill_again_and_again(folder: Path, key: str, rounds: int, seconds: flo
     )
     assert complete > 10 * count
     assert crashed
-    if os.getloadavg()[0] < (os.cpu_count() or 1):  # others delay a start
-        assert statistics.median(ready) < 1
+    is_quiet = os.getloadavg()[0] < (os.cpu_count() or 1)
+    assert statistics.median(ready) < (1 if is_quiet else 3)  # a start takes a second of CPU time
 
 
 async def test_a_kill_loses_no_answer_that_was_received_completely(

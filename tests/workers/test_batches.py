@@ -109,8 +109,10 @@ async def test_an_end_goes_with_the_next_admission(worker: Worker) -> None:
 async def test_an_end_goes_at_once_with_the_last_slot(worker: Worker) -> None:
     """Nobody would call back what it gives back."""
     worker.have(1)
-    worker.end(1, worker.begin(1))
-    await until(lambda: len(worker.batches) > 0 and worker.lender.running == 0)
+    first = worker.begin(1)
+    await until(lambda: worker.lender.running == 1)
+    worker.end(1, first)
+    await until(lambda: worker.lender.running == 0)
     assert worker.left == 9_990
 
 

@@ -151,8 +151,23 @@ async def test_a_reset_window_counts_slots_in_use(owner: Owner) -> None:
     bucket.reset(int(time.time() * 1000))
     owner.sends(opened=[(slot, row(number)) for number, slot in enumerate(grant.slots)])
     assert bucket.used == len(grant.slots)
-    owner.sends(closed=[(grant.slots[0], False, None, None)], ended=[(end(0), None)])
-    assert bucket.used == len(grant.slots) - 1
+    for number, slot in enumerate(grant.slots):  # each gives back what it counts for
+        owner.sends(closed=[(slot, False, None, None)], ended=[(end(number), None)])
+        assert bucket.used == len(grant.slots) - number - 1
+
+
+async def test_slots_in_use_fill_a_smaller_window(owner: Owner) -> None:
+    """Their window, with a bonus, is over, and the next is too small for all of them."""
+    bucket = owner.bucket("free")
+    assert isinstance(bucket, FixedWindow)
+    bucket.give_bonus(1_000, 1, int(time.time() * 1000))
+    owner.bucket("free", 1).resize(1_000, int(time.time() * 1000))
+    ahead = owner.lender.grant(wish(60)).slots[1:]
+    assert len(ahead) > 40
+    bucket.end = int(time.time() * 1000) - 1
+    owner.sends(opened=[(slot, row(number)) for number, slot in enumerate(ahead)])
+    assert bucket.used == len(ahead)
+    assert bucket.remaining(int(time.time() * 1000)) == 0
 
 
 async def test_a_request_admitted_again_ends_once(owner: Owner) -> None:
