@@ -47,7 +47,7 @@ _ADVICE: Final = {
 _OTHER_ADVICE: Final = "delete or rename it on one side"
 
 
-class Wanted(NamedTuple):
+class ImportOptions(NamedTuple):
     """The options of an import. `any_plan`: accounts may have plans that relay.toml lacks."""
 
     dry_run: bool
@@ -55,7 +55,7 @@ class Wanted(NamedTuple):
     as_json: bool
 
 
-def import_relay(settings: config.Settings, file: str, wanted: Wanted) -> None:
+def import_relay(settings: config.Settings, file: str, options: ImportOptions) -> None:
     """Bring all rows of a relay's database into PostgreSQL, or none. The file stays as it is.
 
     Raises:
@@ -73,12 +73,12 @@ def import_relay(settings: config.Settings, file: str, wanted: Wanted) -> None:
 
     try:
         with locked(file):
-            plans = None if wanted.any_plan else [plan.id for plan in settings.plan]
-            found = _imported(url, Path(os.path.realpath(file)), plans, dry_run=wanted.dry_run)
+            plans = None if options.any_plan else [plan.id for plan in settings.plan]
+            found = _imported(url, Path(os.path.realpath(file)), plans, dry_run=options.dry_run)
     except JoinError as error:
         if not error.conflicts:
             raise Failure(f"relay: {error}") from None
-        _show_conflicts(error.conflicts, wanted.as_json)
+        _show_conflicts(error.conflicts, options.as_json)
         raise Failure(
             f"relay: {len(error.conflicts):,} rows of {file} contradict those of the relays that "
             "share the ledger; nothing was changed"
@@ -88,8 +88,10 @@ def import_relay(settings: config.Settings, file: str, wanted: Wanted) -> None:
         for plan, number in found.plans.items()
         if plan not in [one.id for one in settings.plan]
     }
-    is_refused = bool(missing) and not wanted.any_plan
-    _show(file, found, missing, is_done=not (is_refused or wanted.dry_run), as_json=wanted.as_json)
+    is_refused = bool(missing) and not options.any_plan
+    _show(
+        file, found, missing, is_done=not (is_refused or options.dry_run), as_json=options.as_json
+    )
     if is_refused:
         raise Failure(
             f"relay: accounts have plans that relay.toml lacks: {_counted(missing)}. Their "

@@ -48,8 +48,8 @@ async def import_database(
     url: str, database: Database, *, dry_run: bool, plans: Collection[str] | None = None
 ) -> Import:
     """Share all rows of a database and the use of its open windows. It becomes a node's in the
-    course of this: give a copy. `dry_run`: find out what would be shared, and share nothing; so it
-    is, too, if an account has none of `plans` (None: it may have any).
+    course of this: give a copy. `dry_run`: find out what would be shared, and share nothing.
+    Nothing is shared either if an account has a plan that is not in `plans`. None: it may have any.
 
     Raises:
         JoinError: rows contradict those of the others, or they came with a relay that joined.

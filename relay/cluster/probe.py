@@ -27,24 +27,24 @@ _WRONG_USER: Final = re.compile(
 _NO_DATABASE: Final = re.compile(r"database (\".*\") does not exist")
 
 
-class Trouble(NamedTuple):
+class LedgerFault(NamedTuple):
     """One line each: what is `found`, and the `remedy`."""
 
     found: str
     remedy: str
 
 
-async def find_trouble(url: str) -> Trouble | None:
+async def find_fault(url: str) -> LedgerFault | None:
     """Connect, and see whether a relay can use the database; None: it can. Takes some seconds at
     most, and changes nothing."""
     try:
         parts = conninfo_to_dict(url)
-    # Its message may have a part of the password; octets that are no text are not its own error.
+    # Its message may have a part of the password; undecodable octets raise UnicodeDecodeError.
     except (psycopg.ProgrammingError, UnicodeDecodeError):
         parts = {"port": "none"}
     hosts, ports = str(parts.get("host", "")), str(parts.get("port", "0"))
     if "@" in hosts or not ports.replace(",", "").isdigit():
-        return Trouble(
+        return LedgerFault(
             "it is no URL that PostgreSQL's client can read",
             "write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and in the password "
             "%40 for @, %2F for / and %25 for %",
@@ -64,7 +64,7 @@ async def find_trouble(url: str) -> Trouble | None:
         return _explained(error, str(parts.get("password") or ""))
 
 
-async def _examined(connection: Connection) -> Trouble | None:
+async def _examined(connection: Connection) -> LedgerFault | None:
     """See whether the server and the database are such as a relay needs."""
     try:
         check_version(connection)
@@ -74,46 +74,48 @@ async def _examined(connection: Connection) -> Trouble | None:
         )
         is_read_only, may_create = await cursor.fetchone() or (True, False)
         if is_read_only:
-            return Trouble("the server can only be read, as a standby", "name its primary server")
+            return LedgerFault(
+                "the server can only be read, as a standby", "name its primary server"
+            )
         applied = await applied_migrations(connection, known_migrations())
     except SchemaError as error:
         found, _, remedy = str(error).partition("; ")
-        return Trouble(found, remedy or "install the relay again")
+        return LedgerFault(found, remedy or "install the relay again")
     info = connection.info
     if applied is None and not may_create:
-        return Trouble(
+        return LedgerFault(
             f'the user "{info.user}" may not make its tables in the database "{info.dbname}"',
             f'as its owner: GRANT CREATE ON DATABASE "{info.dbname}" TO "{info.user}"',
         )
     return None
 
 
-def _explained(error: psycopg.Error, password: str) -> Trouble:
+def _explained(error: psycopg.Error, password: str) -> LedgerFault:
     """The words for an error. A connection that fails has no code, so its text decides."""
     text = str(error)
     reason = first_line(error)
     if password:
         reason = reason.replace(password, "***")
     if _WRONG_USER.search(text):
-        return Trouble(
+        return LedgerFault(
             f"PostgreSQL refuses the user or the password: {reason}",
             "correct them, or the rules in the server's pg_hba.conf",
         )
     if (missing := _NO_DATABASE.search(text)) is not None:
-        return Trouble(
+        return LedgerFault(
             f"PostgreSQL has no database {missing[1]}",
             f"make it (CREATE DATABASE {missing[1]}), or correct its name",
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return Trouble(
+        return LedgerFault(
             f"the user has no rights there: {reason}", "name the user that owns the schema relay"
         )
     if "FATAL: " in text or error.sqlstate:
-        return Trouble(f"PostgreSQL refuses: {reason}", "see the server's log")
+        return LedgerFault(f"PostgreSQL refuses: {reason}", "see the server's log")
     return _unreachable(reason)
 
 
-def _unreachable(reason: str) -> Trouble:
-    return Trouble(
+def _unreachable(reason: str) -> LedgerFault:
+    return LedgerFault(
         f"PostgreSQL cannot be reached: {reason}", "start it, or correct its host and port"
     )

@@ -13,7 +13,7 @@ import pytest
 from relay import config
 from relay.cli.doctor.ledger import examine
 from relay.cluster.node import ClusterSettings, migrated
-from relay.cluster.probe import Trouble, find_trouble
+from relay.cluster.probe import LedgerFault, find_fault
 from relay.cluster.schema import SchemaError
 from tests.cli.command import SETTINGS, done, refused
 from tests.cluster.postgres import Postgres
@@ -63,9 +63,9 @@ def test_a_missing_client_is_named_with_its_command(away: Path, is_broken: bool)
     assert result.stderr.count("\n") == 1
 
 
-async def trouble_at(url: str) -> Trouble:
+async def fault_at(url: str) -> LedgerFault:
     """Why a URL cannot be used."""
-    found = await find_trouble(url)
+    found = await find_fault(url)
     assert found is not None
     assert CANARY not in str(found)
     return found
@@ -74,27 +74,27 @@ async def trouble_at(url: str) -> Trouble:
 async def test_a_wrong_user_password_or_database_is_named(
     postgres: Postgres, connection: psycopg.AsyncConnection[tuple[object, ...]], database: str
 ) -> None:
-    assert await find_trouble(postgres.url(database)) is None
-    found = await trouble_at(postgres.url("lost"))
+    assert await find_fault(postgres.url(database)) is None
+    found = await fault_at(postgres.url("lost"))
     assert found.found == 'PostgreSQL has no database "lost"'
     assert 'CREATE DATABASE "lost"' in found.remedy
     place = f"127.0.0.1:{postgres.port}/{database}"
-    assert "refuses the user" in (await trouble_at(f"postgresql://nobody@{place}")).found
+    assert "refuses the user" in (await fault_at(f"postgresql://nobody@{place}")).found
     await connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
     try:
         await guard(postgres, connection, f"postgresql://guarded@{place}")
-        found = await trouble_at(f"postgresql://guarded:{CANARY}@{place}")
+        found = await fault_at(f"postgresql://guarded:{CANARY}@{place}")
         assert found.found.startswith("PostgreSQL refuses the user or the password: ")
         assert "correct them" in found.remedy
-        found = await trouble_at(f"postgresql://guarded:right@{place}")
+        found = await fault_at(f"postgresql://guarded:right@{place}")
         assert found.remedy == "name the user that owns the schema relay"
         await connection.execute("DROP SCHEMA relay CASCADE")
-        found = await trouble_at(f"postgresql://guarded:right@{place}")
+        found = await fault_at(f"postgresql://guarded:right@{place}")
         assert found.found.startswith('the user "guarded" may not make its tables')
         assert found.remedy.endswith(f'GRANT CREATE ON DATABASE "{database}" TO "guarded"')
         grant = f"GRANT CREATE ON DATABASE {database} TO guarded"
         await connection.execute(grant.encode())
-        assert await find_trouble(f"postgresql://guarded:right@{place}") is None
+        assert await find_fault(f"postgresql://guarded:right@{place}") is None
     finally:
         await connection.execute("DROP OWNED BY guarded")
         await connection.execute("DROP ROLE guarded")
@@ -123,11 +123,11 @@ async def test_a_database_of_another_program_is_named(
 ) -> None:
     await connection.execute("INSERT INTO relay.migration (number, name, needs) VALUES (99, '', 9)")
     await connection.execute("UPDATE relay.migration SET needs = 99 WHERE number = 99")
-    found = await trouble_at(postgres.url(database))
+    found = await fault_at(postgres.url(database))
     assert "was changed by a newer relay" in found.found
     assert found.remedy == "install that version"
     await connection.execute("DROP TABLE relay.migration")
-    assert (await trouble_at(postgres.url(database))).remedy == "use another database"
+    assert (await fault_at(postgres.url(database))).remedy == "use another database"
 
 
 async def test_a_standby_is_named(
@@ -136,7 +136,7 @@ async def test_a_standby_is_named(
     await connection.execute(
         f"ALTER DATABASE {database} SET default_transaction_read_only = on".encode()
     )
-    assert "can only be read" in (await trouble_at(postgres.url(database))).found
+    assert "can only be read" in (await fault_at(postgres.url(database))).found
 
 
 async def test_an_old_postgresql_is_named() -> None:
@@ -159,14 +159,14 @@ async def test_an_old_postgresql_is_named() -> None:
 
     async with listening(serve) as port:
         url = f"postgresql://relay:{CANARY}@127.0.0.1:{port}/relay"
-        found = await trouble_at(url)
+        found = await fault_at(url)
         with pytest.raises(SchemaError, match=r"PostgreSQL 13\.23 is too old"):  # a relay starts
             await migrated(ClusterSettings(url, "a"))
-    assert found == Trouble("PostgreSQL 13.23 is too old", "upgrade it to version 14 or later")
+    assert found == LedgerFault("PostgreSQL 13.23 is too old", "upgrade it to version 14 or later")
 
 
 @pytest.mark.parametrize("password", ["can@canary", "can/canary", "5%canary", "5%xy"])
 async def test_an_unreadable_url_shows_no_password(password: str) -> None:
-    found = await trouble_at(f"postgresql://relay:{password}@127.0.0.1:1/relay")
+    found = await fault_at(f"postgresql://relay:{password}@127.0.0.1:1/relay")
     assert found.found == "it is no URL that PostgreSQL's client can read"
     assert "%40 for @" in found.remedy
