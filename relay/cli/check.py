@@ -62,12 +62,12 @@ def check(as_json: bool, offline: bool) -> None:
 def _try_ledger(url: str) -> None:
     """See that relays can share limits there. Raises Failure: they cannot."""
     try:
-        from relay.cluster.probe import find_trouble
+        from relay.cluster.probe import find_fault
     except ImportError as error:
         raise Failure(f"{config_path()}: ledger.url: {config.missing_client()} ({error})") from None
-    trouble = asyncio.run(find_trouble(url))
-    if trouble is not None:
-        raise Failure(f"{config_path()}: ledger.url: {trouble.found}; {trouble.remedy}")
+    fault = asyncio.run(find_fault(url))
+    if fault is not None:
+        raise Failure(f"{config_path()}: ledger.url: {fault.found}; {fault.remedy}")
 
 
 def _print_settings(tree: dict[str, Any], vendors: set[str]) -> None:

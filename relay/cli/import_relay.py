@@ -8,7 +8,7 @@ come only with plans of relay.toml, unless the operator says otherwise. The impo
 import asyncio
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -47,7 +47,7 @@ _ADVICE: Final = {
 _OTHER_ADVICE: Final = "delete or rename it on one side"
 
 
-class Wanted(NamedTuple):
+class ImportOptions(NamedTuple):
     """The options of an import. `any_plan`: accounts may have plans that relay.toml lacks."""
 
     dry_run: bool
@@ -55,7 +55,7 @@ class Wanted(NamedTuple):
     as_json: bool
 
 
-def import_relay(settings: config.Settings, file: str, wanted: Wanted) -> None:
+def import_relay(settings: config.Settings, file: str, options: ImportOptions) -> None:
     """Bring all rows of a relay's database into PostgreSQL, or none. The file stays as it is.
 
     Raises:
@@ -73,39 +73,47 @@ def import_relay(settings: config.Settings, file: str, wanted: Wanted) -> None:
 
     try:
         with locked(file):
-            plans = None if wanted.any_plan else [plan.id for plan in settings.plan]
-            found = _imported(url, Path(os.path.realpath(file)), plans, dry_run=wanted.dry_run)
+            plans = None if options.any_plan else [plan.id for plan in settings.plan]
+            found = _imported(url, Path(os.path.realpath(file)), plans, dry_run=options.dry_run)
     except JoinError as error:
         if not error.conflicts:
             raise Failure(f"relay: {error}") from None
-        _show_conflicts(error.conflicts, wanted.as_json)
+        _show_conflicts(error.conflicts, options.as_json)
         raise Failure(
             f"relay: {len(error.conflicts):,} rows of {file} contradict those of the relays that "
             "share the ledger; nothing was changed"
         ) from None
-    missing = {
-        plan: number
-        for plan, number in found.plans.items()
-        if plan not in [one.id for one in settings.plan]
-    }
-    is_refused = bool(missing) and not wanted.any_plan
-    _show(file, found, missing, is_done=not (is_refused or wanted.dry_run), as_json=wanted.as_json)
+    missing, of_codes = _missing(settings, found.plans), _missing(settings, found.code_plans)
+    is_refused = bool(missing) and not options.any_plan
+    is_done = not (is_refused or options.dry_run)
+    _show(file, found, missing, of_codes, is_done=is_done, as_json=options.as_json)
+    if of_codes:
+        print_stderr(
+            "relay: warning: codes bring plans that relay.toml lacks: add these to each relay.toml "
+            f"before people redeem the codes: {_counted(of_codes, 'code')}"
+        )
     if is_refused:
         raise Failure(
-            f"relay: accounts have plans that relay.toml lacks: {_counted(missing)}. Their "
-            "requests would be refused: add the plans to each relay.toml, or repeat this with "
-            "--any-plan; nothing was changed"
+            f"relay: accounts have plans that relay.toml lacks: {_counted(missing, 'account')}. "
+            "Their requests would be refused: add the plans to each relay.toml, or repeat this "
+            "with --any-plan; nothing was changed"
         )
     if missing:
         print_stderr(
             f"relay: warning: requests of accounts with these plans are refused until each "
-            f"relay.toml has them: {_counted(missing)}"
+            f"relay.toml has them: {_counted(missing, 'account')}"
         )
 
 
-def _counted(plans: dict[str, int]) -> str:
-    """Plans with the numbers of their accounts."""
-    return ", ".join(f"{plan} ({counted(number, 'account')})" for plan, number in plans.items())
+def _missing(settings: config.Settings, plans: Mapping[str, int]) -> dict[str, int]:
+    """Those of `plans` that relay.toml lacks."""
+    known = {one.id for one in settings.plan}
+    return {plan: number for plan, number in plans.items() if plan not in known}
+
+
+def _counted(plans: dict[str, int], noun: str) -> str:
+    """Plans with the numbers of their accounts or codes."""
+    return ", ".join(f"{plan} ({counted(number, noun)})" for plan, number in plans.items())
 
 
 def _imported(url: str, file: Path, plans: Sequence[str] | None, *, dry_run: bool) -> "Import":
@@ -149,9 +157,11 @@ def _imported(url: str, file: Path, plans: Sequence[str] | None, *, dry_run: boo
 
 
 def _show(
-    file: str, found: "Import", missing: dict[str, int], *, is_done: bool, as_json: bool
-) -> None:
-    """`missing`: plans that relay.toml lacks, with the numbers of their accounts."""
+    file: str, found: "Import", missing: dict[str, int], of_codes: dict[str, int], *,
+    is_done: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """`missing`: plans that relay.toml lacks, with the numbers of their accounts; `of_codes`: with
+    those of their codes."""
     counts = {_NAMES.get(table, table.replace("_", " ")): n for table, n in found.rows.items()}
     if found.windows:
         counts["limits in use"] = found.windows
@@ -164,6 +174,7 @@ def _show(
                 "windows": found.windows,
                 "conflicts": [],
                 "missing_plans": missing,
+                "missing_code_plans": of_codes,
             }
         )
     elif found.earlier is not None:
@@ -173,8 +184,9 @@ def _show(
     else:
         rows = [{"what": it, "number": n} for it, n in counts.items()]
         lacking = [
-            {"what": f"accounts with the plan {plan}, which relay.toml lacks", "number": n}
-            for plan, n in missing.items()
+            {"what": f"{what} with the plan {plan}, which relay.toml lacks", "number": n}
+            for what, plans in (("accounts", missing), ("codes", of_codes))
+            for plan, n in plans.items()
         ]
         print_records([*rows, *lacking], False, "")
         if is_done:

@@ -40,8 +40,8 @@ def import_accounts(
     """
     settings = load_settings()
     if source == "relay":
-        has_others = bool(plan is not None or domain or upstreams or flags["restricted"])
-        _import_relay(settings, file, flags, has_others=has_others)
+        has_foreign_options = bool(plan is not None or domain or upstreams or flags["restricted"])
+        _import_relay(settings, file, flags, has_foreign_options=has_foreign_options)
         return
     if flags["any_plan"]:
         raise Misuse("relay: --any-plan is for `relay import relay`; see --plan")
@@ -95,16 +95,18 @@ def _first_plan(settings: Settings) -> str:
 
 
 def _import_relay(
-    settings: Settings, file: str, flags: Mapping[str, bool], *, has_others: bool
+    settings: Settings, file: str, flags: Mapping[str, bool], *, has_foreign_options: bool
 ) -> None:
-    """`has_others`: an option of other sources is given."""
-    from relay.cli.import_relay import Wanted, import_relay
+    """`has_foreign_options`: an option of other sources is given."""
+    from relay.cli.import_relay import ImportOptions, import_relay
 
-    if has_others:
+    if has_foreign_options:
         raise Misuse(
             "relay: `relay import relay` takes no option but --any-plan, --dry-run and --json"
         )
-    import_relay(settings, file, Wanted(flags["dry_run"], flags["any_plan"], flags["as_json"]))
+    import_relay(
+        settings, file, ImportOptions(flags["dry_run"], flags["any_plan"], flags["as_json"])
+    )
 
 
 def _write_private(path: Path, content: str) -> None:

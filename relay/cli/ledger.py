@@ -95,18 +95,20 @@ def shared_url(settings: config.Settings) -> str:
     """The ledger's URL.
 
     Raises:
-        Misuse: none is set, it cannot be read, or the client of PostgreSQL is missing.
+        Misuse: none is set, it cannot be used, or the client of PostgreSQL is missing.
     """
     if not settings.ledger.url:
         raise Misuse("relay: relay.toml has no [ledger] url")
     try:
-        import relay.cluster.link  # noqa: F401
+        from relay.cluster.url import read_url
 
-        return settings.ledger.resolved_url()
+        url = settings.ledger.resolved_url()
+        read_url(url)
     except ValueError as error:
         raise Misuse(f"relay: ledger.url: {error}") from None
     except ImportError as error:
         raise Misuse(f"relay: ledger.url {config.missing_client()} ({error})") from None
+    return url
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

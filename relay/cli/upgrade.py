@@ -45,7 +45,7 @@ def upgrade(package: str | None, folder: str) -> None:
 
     The database is saved first. The running relay hands over to the new version without cutting a
     stream; if that one does not serve within 10 seconds, the old one goes on. The client of
-    PostgreSQL comes along if this version has it.
+    PostgreSQL comes along if this version has it, or [ledger] is set.
     """
     settings = load_settings()
     place = Path(folder)

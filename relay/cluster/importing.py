@@ -31,16 +31,26 @@ _PLANS: Final = """
         FROM users
         UNION SELECT id, plan_then FROM users WHERE plan_until IS NOT NULL AND plan_then IS NOT NULL
     ) GROUP BY plan ORDER BY plan"""
+# Codes that can be redeemed by the plan that they bring, or the one that follows.
+_CODE_PLANS: Final = """
+    WITH open AS (
+        SELECT id, plan, plan_then FROM code
+        WHERE revoked_at IS NULL AND used < uses AND (expires_at IS NULL OR expires_at > ?)
+    )
+    SELECT plan, count(*) FROM (
+        SELECT id, plan FROM open UNION SELECT id, plan_then FROM open
+    ) WHERE plan IS NOT NULL GROUP BY plan ORDER BY plan"""
 
 
 class Import(NamedTuple):
     """The parts of an import. `rows`: by table, those that the others lack; `windows`: windows
-    with use; `plans`: accounts by plan; `earlier`: when the database was imported, epoch seconds;
-    None: never."""
+    with use; `plans`: accounts by plan; `code_plans`: codes that can be redeemed, by plan;
+    `earlier`: when the database was imported, epoch seconds; None: never."""
 
     rows: dict[str, int]
     windows: int
     plans: dict[str, int]
+    code_plans: dict[str, int]
     earlier: float | None = None
 
 
@@ -48,8 +58,8 @@ async def import_database(
     url: str, database: Database, *, dry_run: bool, plans: Collection[str] | None = None
 ) -> Import:
     """Share all rows of a database and the use of its open windows. It becomes a node's in the
-    course of this: give a copy. `dry_run`: find out what would be shared, and share nothing; so it
-    is, too, if an account has none of `plans` (None: it may have any).
+    course of this: give a copy. `dry_run`: find out what would be shared, and share nothing.
+    Nothing is shared either if an account has a plan that is not in `plans`. None: it may have any.
 
     Raises:
         JoinError: rows contradict those of the others, or they came with a relay that joined.
@@ -60,19 +70,20 @@ async def import_database(
     """
     account = await _importable(database)
     if account is None:
-        return Import({}, 0, {})
+        return Import({}, 0, {}, {})
     node = f"relay-import-{account}"
     await migrated(ClusterSettings(url, node))
     link = Link(url, node, calls.ANSWER_SECONDS)
     try:
         origin = await find_origin(link, account, node)
         if origin is not None and origin.is_complete:
-            return Import({}, 0, {}, origin.at / 1000)
+            return Import({}, 0, {}, {}, origin.at / 1000)
         by_plan = dict(await database.select(_PLANS, [time.time()]))
+        codes = dict(await database.select(_CODE_PLANS, [time.time()]))
         is_trial = dry_run or (plans is not None and not by_plan.keys() <= set(plans))
         try:
             found = await _bring(database, link, node, again=origin is not None, dry_run=is_trial)
-            return found._replace(plans=by_plan)
+            return found._replace(plans=by_plan, code_plans=codes)
         finally:
             with contextlib.suppress(EngineAwayError, EngineRefusalError, SchemaError):
                 await link.call(partial(calls.end_import, node=node))
@@ -100,7 +111,7 @@ async def _bring(
     async with claimed_origin(link, claimed, node, is_kept=mark.entry > 0):
         await take_rows(database, link, node, mark, again=again)
     rows = await database.run(outbox.unsent_by_table)
-    found = Import(rows, rows.pop(use.TABLE, 0), {})
+    found = Import(rows, rows.pop(use.TABLE, 0), {}, {})
     if dry_run:
         return found
     await bring(database, link, node, {})  # upstreams' own limits are those of another relay.toml

@@ -15,6 +15,7 @@ from relay.cluster.link import EngineAwayError, EngineRefusalError
 from relay.cluster.node import ClusterNode, ClusterSettings
 from relay.cluster.replication.replication import Replication
 from relay.cluster.schema import SchemaError
+from relay.cluster.url import read_url
 from relay.cluster.windows import owner_window_name
 from relay.config import ConfigError, Settings
 from relay.errors import OVERLOADED, RelayError
@@ -42,7 +43,7 @@ async def join(settings: Settings) -> ClusterNode:
         ConfigError: the URL cannot be read, or this program cannot use the database.
     """
     try:
-        url = settings.ledger.resolved_url()
+        url = _url(settings)
         return await ClusterNode.open(
             ClusterSettings(url, node_name(settings), settings.ledger.on_outage), _ignore
         )
@@ -58,7 +59,7 @@ async def replicate(settings: Settings, database: Database) -> Replication:
         StoreError: SQLite failed, or the rows contradict those of the others.
     """
     try:
-        url = settings.ledger.resolved_url()
+        url = _url(settings)
         days = settings.database.retention_days
         addresses = {one.name: one.base_url for one in settings.upstream}
         return await Replication.open(database, url, node_name(settings), days, addresses)
@@ -66,6 +67,13 @@ async def replicate(settings: Settings, database: Database) -> Replication:
         raise ConfigError("ledger.url", f"a new node needs PostgreSQL to join: {error}") from None
     except (ValueError, SchemaError, EngineRefusalError) as error:
         raise ConfigError("ledger.url", str(error)) from None
+
+
+def _url(settings: Settings) -> str:
+    """The ledger's URL. Raises ValueError: it cannot be used."""
+    url = settings.ledger.resolved_url()
+    read_url(url)
+    return url
 
 
 def shared_ledger(node: ClusterNode) -> ClusterLedger:

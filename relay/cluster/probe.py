@@ -9,7 +9,6 @@ import re
 from typing import Final, NamedTuple
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from relay.cluster.link import Connection, first_line
 from relay.cluster.schema import (
@@ -18,37 +17,35 @@ from relay.cluster.schema import (
     check_version,
     known_migrations,
 )
+from relay.cluster.url import NO_NAME, read_url
 
 _CONNECT_SECONDS: Final = 3  # for each address of the server
 _SECONDS: Final = 5.0  # for all of it
 _WRONG_USER: Final = re.compile(
-    r"authentication failed|no password supplied|role \".*\" does not exist|no pg_hba\.conf entry"
+    r"authentication failed|no password supplied|no pg_hba\.conf entry"
+    r"|role \".*\" (?:does not exist|is not permitted to log in)"
+)
+_WRONG_URL: Final = re.compile(  # in words of the client, which are no server's
+    r"(?:^|: )(?:invalid (?:integer value|\S+ value:)|definition of service|could not match"
+    r"|could not parse network address)"
 )
 _NO_DATABASE: Final = re.compile(r"database (\".*\") does not exist")
 
 
-class Trouble(NamedTuple):
+class LedgerFault(NamedTuple):
     """One line each: what is `found`, and the `remedy`."""
 
     found: str
     remedy: str
 
 
-async def find_trouble(url: str) -> Trouble | None:
+async def find_fault(url: str) -> LedgerFault | None:
     """Connect, and see whether a relay can use the database; None: it can. Takes some seconds at
     most, and changes nothing."""
     try:
-        parts = conninfo_to_dict(url)
-    # Its message may have a part of the password; octets that are no text are not its own error.
-    except (psycopg.ProgrammingError, UnicodeDecodeError):
-        parts = {"port": "none"}
-    hosts, ports = str(parts.get("host", "")), str(parts.get("port", "0"))
-    if "@" in hosts or not ports.replace(",", "").isdigit():
-        return Trouble(
-            "it is no URL that PostgreSQL's client can read",
-            "write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and in the password "
-            "%40 for @, %2F for / and %25 for %",
-        )
+        parts = read_url(url)
+    except ValueError as error:
+        return _fault_of(error)
     try:
         async with asyncio.timeout(_SECONDS):
             async with await psycopg.AsyncConnection.connect(
@@ -60,11 +57,13 @@ async def find_trouble(url: str) -> Trouble | None:
                 return await _examined(connection)
     except TimeoutError:
         return _unreachable(f"no answer within {_SECONDS:.0f} s")
+    except UnicodeError:  # of a host that the environment or a service file names
+        return _fault_of(ValueError(NO_NAME))
     except psycopg.Error as error:
-        return _explained(error, str(parts.get("password") or ""))
+        return _explained(error, parts)
 
 
-async def _examined(connection: Connection) -> Trouble | None:
+async def _examined(connection: Connection) -> LedgerFault | None:
     """See whether the server and the database are such as a relay needs."""
     try:
         check_version(connection)
@@ -74,46 +73,57 @@ async def _examined(connection: Connection) -> Trouble | None:
         )
         is_read_only, may_create = await cursor.fetchone() or (True, False)
         if is_read_only:
-            return Trouble("the server can only be read, as a standby", "name its primary server")
+            return LedgerFault(
+                "the server can only be read, as a standby", "name its primary server"
+            )
         applied = await applied_migrations(connection, known_migrations())
     except SchemaError as error:
-        found, _, remedy = str(error).partition("; ")
-        return Trouble(found, remedy or "install the relay again")
+        return _fault_of(error)
     info = connection.info
     if applied is None and not may_create:
-        return Trouble(
+        return LedgerFault(
             f'the user "{info.user}" may not make its tables in the database "{info.dbname}"',
             f'as its owner: GRANT CREATE ON DATABASE "{info.dbname}" TO "{info.user}"',
         )
     return None
 
 
-def _explained(error: psycopg.Error, password: str) -> Trouble:
+def _fault_of(error: ValueError | SchemaError) -> LedgerFault:
+    found, _, remedy = str(error).partition("; ")
+    return LedgerFault(found, remedy or "install the relay again")
+
+
+def _explained(error: psycopg.Error, parts: dict[str, str]) -> LedgerFault:
     """The words for an error. A connection that fails has no code, so its text decides."""
     text = str(error)
     reason = first_line(error)
-    if password:
+    password = parts.get("password", "")
+    names = [parts.get(name, "") for name in ("user", "host", "dbname")]
+    # A password that is in a name, such as `relay`, is not shown by it, but by stars in its place.
+    if password and not any(password in name for name in names):
         reason = reason.replace(password, "***")
     if _WRONG_USER.search(text):
-        return Trouble(
+        return LedgerFault(
             f"PostgreSQL refuses the user or the password: {reason}",
             "correct them, or the rules in the server's pg_hba.conf",
         )
     if (missing := _NO_DATABASE.search(text)) is not None:
-        return Trouble(
+        return LedgerFault(
             f"PostgreSQL has no database {missing[1]}",
             f"make it (CREATE DATABASE {missing[1]}), or correct its name",
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return Trouble(
+        return LedgerFault(
             f"the user has no rights there: {reason}", "name the user that owns the schema relay"
         )
     if "FATAL: " in text or error.sqlstate:
-        return Trouble(f"PostgreSQL refuses: {reason}", "see the server's log")
+        return LedgerFault(f"PostgreSQL refuses: {reason}", "see the server's log")
+    if _WRONG_URL.search(reason):
+        return LedgerFault(f"PostgreSQL's client refuses the URL: {reason}", "correct ledger.url")
     return _unreachable(reason)
 
 
-def _unreachable(reason: str) -> Trouble:
-    return Trouble(
+def _unreachable(reason: str) -> LedgerFault:
+    return LedgerFault(
         f"PostgreSQL cannot be reached: {reason}", "start it, or correct its host and port"
     )

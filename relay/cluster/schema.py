@@ -123,7 +123,8 @@ async def applied_migrations(
     """The number of the last migration that was applied; None: the schema is missing.
 
     Raises:
-        SchemaError: the database needs a newer program, or has a schema `relay` of another one.
+        SchemaError: the database needs a newer program, or has a schema `relay` of another one or
+            of an unreleased relay.
         psycopg.Error: the database failed.
     """
     cursor = await connection.execute(
@@ -137,11 +138,21 @@ async def applied_migrations(
             "the database has a schema relay that belongs to another program; use another database"
         )
     cursor = await connection.execute(
-        "SELECT coalesce(max(number), 0), coalesce(max(needs), 0) FROM relay.migration"
+        """SELECT coalesce(max(number), 0), coalesce(max(needs), 0),
+            coalesce(array_agg(name ORDER BY number) FILTER (WHERE number <= %s), '{}')
+        FROM relay.migration""",
+        [len(migrations)],
     )
-    applied, needs = await cursor.fetchone() or (0, 0)
+    applied, needs, names = await cursor.fetchone() or (0, 0, [])
     assert isinstance(applied, int)
     assert isinstance(needs, int)
+    assert isinstance(names, list)
+    # First: such a relay may have had more migrations than there are now.
+    if names != [one.name for one in migrations[: len(names)]]:
+        raise SchemaError(
+            "the database was made by an unreleased relay; drop the schema relay in it (its rows "
+            "are in each relay's own database), then start a relay"
+        )
     if needs > len(migrations):
         raise SchemaError(
             f"the database was changed by a newer relay (it needs schema {needs}, this program "

@@ -193,6 +193,38 @@ def test_accounts_with_missing_plans_are_refused(folder: Path, url: str, tmp_pat
     assert "gone (2 accounts)" in result.stderr
 
 
+def test_codes_with_missing_plans_are_named(folder: Path, url: str, tmp_path: Path) -> None:
+    """Those that can be redeemed: their plan is missing, or the plan that follows."""
+    source = filled(tmp_path / "alone.db", "a@x")
+    for number, (kind, plan, then, used, expires, revoked) in enumerate(
+        (
+            ("plan", "gone", None, 0, None, None),
+            ("plan", "gone", "gone", 0, 2e10, None),
+            ("plan", "pro", "later", 0, None, None),
+            ("invite", "gone", None, 0, None, None),
+            ("plan", "gone", None, 1, None, None),
+            ("plan", "gone", None, 0, 1.0, None),
+            ("plan", "gone", None, 0, None, 1.0),
+            ("credit", None, None, 0, None, None),
+        )
+    ):
+        run_sql(
+            source,
+            """INSERT INTO code (id, batch, digest, hint, kind, plan, plan_then, uses, used,
+                created_at, expires_at, revoked_at)
+                VALUES (?1, 'batch_1', randomblob(32), 'h', ?2, ?3, ?4, 1, ?5, 1.0, ?6, ?7)""",
+            f"code_{number}", kind, plan, then, used, expires, revoked,
+        )  # fmt: skip
+    found = run("import", "relay", str(source), "--dry-run")
+    assert "codes with the plan gone, which relay.toml lacks" in found.stdout
+    assert "gone (3 codes), later (1 code)" in found.stderr
+    assert "can be imported; nothing was changed" in found.stdout
+    done = imported(source)
+    assert done["imported"]
+    assert done["missing_code_plans"] == {"gone": 3, "later": 1}
+    assert done["rows"]["code"] == 8
+
+
 def test_a_copy_joins_no_second_time(folder: Path, url: str, tmp_path: Path) -> None:
     source = filled(tmp_path / "alone.db", "a@x")
     imported(source)

@@ -1,10 +1,12 @@
 """`relay check` and `relay doctor` say why PostgreSQL cannot be used, and what to do."""
 
 import asyncio
+import contextlib
 import os
 import struct
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psycopg
@@ -12,9 +14,11 @@ import pytest
 
 from relay import config
 from relay.cli.doctor.ledger import examine
+from relay.cluster.joining import join, replicate
 from relay.cluster.node import ClusterSettings, migrated
-from relay.cluster.probe import Trouble, find_trouble
+from relay.cluster.probe import LedgerFault, find_fault
 from relay.cluster.schema import SchemaError
+from relay.store.database import Database
 from tests.cli.command import SETTINGS, done, refused
 from tests.cluster.postgres import Postgres
 from tests.fakes.listening import listening
@@ -63,9 +67,9 @@ def test_a_missing_client_is_named_with_its_command(away: Path, is_broken: bool)
     assert result.stderr.count("\n") == 1
 
 
-async def trouble_at(url: str) -> Trouble:
+async def fault_at(url: str) -> LedgerFault:
     """Why a URL cannot be used."""
-    found = await find_trouble(url)
+    found = await find_fault(url)
     assert found is not None
     assert CANARY not in str(found)
     return found
@@ -74,39 +78,33 @@ async def trouble_at(url: str) -> Trouble:
 async def test_a_wrong_user_password_or_database_is_named(
     postgres: Postgres, connection: psycopg.AsyncConnection[tuple[object, ...]], database: str
 ) -> None:
-    assert await find_trouble(postgres.url(database)) is None
-    found = await trouble_at(postgres.url("lost"))
+    assert await find_fault(postgres.url(database)) is None
+    found = await fault_at(postgres.url("lost"))
     assert found.found == 'PostgreSQL has no database "lost"'
     assert 'CREATE DATABASE "lost"' in found.remedy
     place = f"127.0.0.1:{postgres.port}/{database}"
-    assert "refuses the user" in (await trouble_at(f"postgresql://nobody@{place}")).found
-    await connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
-    try:
-        await guard(postgres, connection, f"postgresql://guarded@{place}")
-        found = await trouble_at(f"postgresql://guarded:{CANARY}@{place}")
+    assert "refuses the user" in (await fault_at(f"postgresql://nobody@{place}")).found
+    async with guarded(postgres, connection, f"postgresql://guarded@{place}"):
+        found = await fault_at(f"postgresql://guarded:{CANARY}@{place}")
         assert found.found.startswith("PostgreSQL refuses the user or the password: ")
         assert "correct them" in found.remedy
-        found = await trouble_at(f"postgresql://guarded:right@{place}")
+        found = await fault_at(f"postgresql://guarded:right@{place}")
         assert found.remedy == "name the user that owns the schema relay"
         await connection.execute("DROP SCHEMA relay CASCADE")
-        found = await trouble_at(f"postgresql://guarded:right@{place}")
+        found = await fault_at(f"postgresql://guarded:right@{place}")
         assert found.found.startswith('the user "guarded" may not make its tables')
         assert found.remedy.endswith(f'GRANT CREATE ON DATABASE "{database}" TO "guarded"')
         grant = f"GRANT CREATE ON DATABASE {database} TO guarded"
         await connection.execute(grant.encode())
-        assert await find_trouble(f"postgresql://guarded:right@{place}") is None
-    finally:
-        await connection.execute("DROP OWNED BY guarded")
-        await connection.execute("DROP ROLE guarded")
+        assert await find_fault(f"postgresql://guarded:right@{place}") is None
+    assert "guarded" not in (postgres.folder / "data/pg_hba.conf").read_text()
 
 
-async def guard(
+@contextlib.asynccontextmanager
+async def guarded(
     postgres: Postgres, connection: psycopg.AsyncConnection[tuple[object, ...]], url: str
-) -> None:
-    """Let the server ask the user `guarded` for a password."""
-    rules = postgres.folder / "data/pg_hba.conf"
-    rules.write_text(f"host all guarded 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
-    await connection.execute("SELECT pg_reload_conf()")
+) -> AsyncIterator[None]:
+    """For the block the server has the user `guarded`, and asks it for its password, `right`."""
 
     def is_guarded() -> bool:
         try:
@@ -115,7 +113,19 @@ async def guard(
             return True
         return False
 
-    await until(is_guarded)
+    rules = postgres.folder / "data/pg_hba.conf"
+    earlier = rules.read_text()
+    await connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    try:
+        rules.write_text(f"host all guarded 127.0.0.1/32 scram-sha-256\n{earlier}")
+        await connection.execute("SELECT pg_reload_conf()")
+        await until(is_guarded)
+        yield
+    finally:
+        rules.write_text(earlier)
+        await connection.execute("SELECT pg_reload_conf()")
+        await connection.execute("DROP OWNED BY guarded")
+        await connection.execute("DROP ROLE guarded")
 
 
 async def test_a_database_of_another_program_is_named(
@@ -123,11 +133,11 @@ async def test_a_database_of_another_program_is_named(
 ) -> None:
     await connection.execute("INSERT INTO relay.migration (number, name, needs) VALUES (99, '', 9)")
     await connection.execute("UPDATE relay.migration SET needs = 99 WHERE number = 99")
-    found = await trouble_at(postgres.url(database))
+    found = await fault_at(postgres.url(database))
     assert "was changed by a newer relay" in found.found
     assert found.remedy == "install that version"
     await connection.execute("DROP TABLE relay.migration")
-    assert (await trouble_at(postgres.url(database))).remedy == "use another database"
+    assert (await fault_at(postgres.url(database))).remedy == "use another database"
 
 
 async def test_a_standby_is_named(
@@ -136,7 +146,7 @@ async def test_a_standby_is_named(
     await connection.execute(
         f"ALTER DATABASE {database} SET default_transaction_read_only = on".encode()
     )
-    assert "can only be read" in (await trouble_at(postgres.url(database))).found
+    assert "can only be read" in (await fault_at(postgres.url(database))).found
 
 
 async def test_an_old_postgresql_is_named() -> None:
@@ -159,14 +169,82 @@ async def test_an_old_postgresql_is_named() -> None:
 
     async with listening(serve) as port:
         url = f"postgresql://relay:{CANARY}@127.0.0.1:{port}/relay"
-        found = await trouble_at(url)
+        found = await fault_at(url)
         with pytest.raises(SchemaError, match=r"PostgreSQL 13\.23 is too old"):  # a relay starts
             await migrated(ClusterSettings(url, "a"))
-    assert found == Trouble("PostgreSQL 13.23 is too old", "upgrade it to version 14 or later")
+    assert found == LedgerFault("PostgreSQL 13.23 is too old", "upgrade it to version 14 or later")
 
 
-@pytest.mark.parametrize("password", ["can@canary", "can/canary", "5%canary", "5%xy"])
-async def test_an_unreadable_url_shows_no_password(password: str) -> None:
-    found = await trouble_at(f"postgresql://relay:{password}@127.0.0.1:1/relay")
+@pytest.mark.parametrize(
+    "password", ["can@canary", "can/canary", "12/canary", "/canary", "5%canary", "5%xy"]
+)
+async def test_an_unreadable_url_shows_no_password(password: str, tmp_path: Path) -> None:
+    url = f"postgresql://relay:{password}@127.0.0.1:1/relay"
+    found = await fault_at(url)
     assert found.found == "it is no URL that PostgreSQL's client can read"
     assert "%40 for @" in found.remedy
+    assert await refusals(url, tmp_path) == {f"ledger.url: {found.found}; {found.remedy}"}
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "127.0.0.1,a..b"])
+async def test_a_host_that_is_no_name_is_named(host: str, tmp_path: Path) -> None:
+    url = f"postgresql://relay:{CANARY}@{host}/relay"
+    found = await fault_at(url)
+    assert found.found.startswith("its host is no name: ")
+    assert found.remedy == "correct the host"
+    assert await refusals(url, tmp_path) == {f"ledger.url: {found.found}; {found.remedy}"}
+
+
+@pytest.mark.usefixtures("away")
+def test_a_host_of_the_environment_that_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "a..b")
+    monkeypatch.setenv("LEDGER", f"postgresql://relay:{CANARY}@/relay")
+    Path("relay.toml").write_text(f'{SETTINGS}\n[ledger]\nurl = "env:LEDGER"\n')
+    assert "ledger.url: its host is no name: " in refused(1, "check")
+    monkeypatch.setenv("LEDGER", f"postgresql://relay:{CANARY}@a..b/relay")
+    assert "ledger.url: its host is no name: " in refused(2, "ledger", "nodes")
+
+
+async def refusals(url: str, folder: Path) -> set[str]:
+    """The lines with which a relay refuses to start, as a node and for its rows."""
+    settings = config.parse({"ledger": {"url": url, "node": "a"}})
+    database = await Database.open(folder / "relay.db")
+    lines = set()
+    for start in (join(settings), replicate(settings, database)):
+        with pytest.raises(config.ConfigError) as error:
+            await start
+        lines.add(str(error.value))
+    await database.close()
+    return lines
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sslmode=bogus",
+        "target_session_attrs=foo",
+        "ssl_min_protocol_version=x",
+        "service=nowhere",
+        "keepalives=x",
+        "hostaddr=foo",
+        "port=1,2,3",
+    ],
+)
+async def test_a_wrong_option_of_the_url_is_named(query: str) -> None:
+    found = await fault_at(f"postgresql://relay:{CANARY}@127.0.0.1:1/relay?{query}")
+    assert found.found.startswith("PostgreSQL's client refuses the URL: ")
+    assert found.remedy == "correct ledger.url"
+
+
+async def test_a_password_that_is_a_name_hides_none(
+    postgres: Postgres, connection: psycopg.AsyncConnection[tuple[object, ...]], database: str
+) -> None:
+    await connection.execute("CREATE ROLE outside NOLOGIN")
+    try:
+        for user, password in (("nobody", "nobody"), ("outside", "out")):
+            url = f"postgresql://{user}:{password}@127.0.0.1:{postgres.port}/{database}"
+            found = (await fault_at(url)).found
+            assert found.startswith("PostgreSQL refuses the user or the password: ")
+            assert f'role "{user}"' in found
+    finally:
+        await connection.execute("DROP ROLE outside")

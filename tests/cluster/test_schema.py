@@ -68,6 +68,15 @@ async def test_a_schema_of_another_program_is_left_alone(postgres: Postgres) -> 
     await connection.close()
 
 
+async def test_a_schema_of_an_unreleased_relay_is_refused(connection: Connection) -> None:
+    # It had these numbers under other names, and more of them.
+    await connection.execute("UPDATE relay.migration SET name = '0003_earlier' WHERE number = 3")
+    await connection.execute("INSERT INTO relay.migration VALUES (99, '0099_earlier', 99)")
+    for use in (migrate, check):
+        with pytest.raises(SchemaError, match="made by an unreleased relay; drop the schema relay"):
+            await use(connection, known_migrations())
+
+
 def test_a_missing_migration_is_a_damaged_installation(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="migrations are missing"):
         read_migrations(tmp_path)

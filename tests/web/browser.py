@@ -122,7 +122,7 @@ async def faults_of(page: Page) -> list[str]:
 
 
 async def overflow_of(page: Page) -> int:
-    """The octets' worth of a page that is wider than its window, in pixels."""
+    """How much wider a page is than its window, in pixels."""
     width: int = await page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )

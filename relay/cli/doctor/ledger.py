@@ -31,15 +31,15 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
         from relay.cluster.link import EngineAwayError, EngineRefusalError
         from relay.cluster.node import engine_figures
         from relay.cluster.nodes import blocked_acts, nodes_with_lost_leases
-        from relay.cluster.probe import find_trouble
+        from relay.cluster.probe import find_fault
         from relay.cluster.schema import SchemaError
     except ImportError as error:
         needed, _, command = config.missing_client().partition(": ")
         yield fault(_WHAT, f"ledger.url {needed} ({error})", command)
         return
-    trouble = asyncio.run(find_trouble(url))
-    if trouble is not None:
-        yield fault(_WHAT, trouble.found, trouble.remedy)
+    obstacle = asyncio.run(find_fault(url))
+    if obstacle is not None:
+        yield fault(_WHAT, obstacle.found, obstacle.remedy)
         return
     started = time.monotonic()
     try:
