@@ -5,6 +5,7 @@
                   payments, and of the shared ledger are in `vendor_schema`, `tls_schema`,
                   `backup`, `alerts`, `traces`, `web`, `oidc`, `payments`, `ledger`
     checks        checks that several sections share
+    forms         kinds of settings, and the words for what each accepts
     values        durations, addresses and proxy URLs, parsed once
     errors        a wrong setting → its dotted path and what is accepted there
     capabilities  what a model accepts

@@ -11,6 +11,7 @@ import msgspec
 
 from relay import secret
 from relay.config.checks import check_name
+from relay.config.forms import HostPort, Mailbox, Webhook
 from relay.config.values import Duration
 from relay.forbidden_addresses import is_forbidden
 
@@ -48,7 +49,7 @@ class AlertingSettings(_Section, frozen=True):
             raise ValueError("disk must be a share between 0 and 1, such as 0.1")
         for name, left in self.plan.items():
             if left < 0:
-                raise ValueError(f"plan: {name} must be 0 or more")
+                raise ValueError(f"plan: {name} must be 0 or more, not {left}")
 
 
 class AlertSettings(_Section, frozen=True):
@@ -57,12 +58,12 @@ class AlertSettings(_Section, frozen=True):
     name: str
     kind: Kind
     events: list[Event] = []  # []: all faults
-    url: str = ""  # of the webhook; a secret, since it is all that is needed to send
+    url: Webhook = ""  # of the webhook; a secret, since it is all that is needed to send
     secret: str = ""  # signs: webhook, feishu
     chat: str = ""  # telegram: id of the chat
-    to: list[str] = []  # mail: the receivers' addresses
-    sender: str = ""  # mail: the address that it comes from
-    smtp: str = ""  # mail: "host:port"; "": all of the server is as in [mail]
+    to: list[Mailbox] = []  # mail: the receivers' addresses
+    sender: Mailbox = ""  # mail: the address that it comes from
+    smtp: HostPort = ""  # mail: "host:port"; "": all of the server is as in [mail]
     encryption: Literal["auto", "tls", "starttls", "off"] = "auto"  # auto: by the port
     user: str = ""  # mail
     password: str = ""  # mail

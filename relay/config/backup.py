@@ -10,6 +10,7 @@ import msgspec
 
 from relay import secret
 from relay.config.checks import check_url
+from relay.config.forms import PlainText, Url
 from relay.config.values import DurationOrOff
 from relay.secret import Secret
 
@@ -27,12 +28,12 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class StorageSettings(_Section, frozen=True):
     """A bucket of Amazon S3 or of a service that speaks its API."""
 
-    endpoint: str
-    bucket: str
+    endpoint: Url
+    bucket: PlainText
     access_key: str
     secret_key: str
-    prefix: str = ""  # before the name of each copy
-    region: str = "us-east-1"  # as in the signature; many services take any
+    prefix: PlainText = ""  # before the name of each copy
+    region: PlainText = "us-east-1"  # as in the signature; many services take any
 
     def __post_init__(self) -> None:
         check_url("endpoint", self.endpoint)
@@ -74,7 +75,7 @@ class BackupSettings(_Section, frozen=True):
 
     every: DurationOrOff = DurationOrOff("24h")
     keep: int = 7  # the latest ones; older ones are deleted
-    path: str = "backups"  # a folder
+    path: PlainText = "backups"  # a folder
     s3: StorageSettings | None = None
 
     def __post_init__(self) -> None:

@@ -11,8 +11,17 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 
 import msgspec
 
+from relay.config.forms import Mailbox
 from relay.config.schema import Settings
-from relay.config.values import SECRET_NAME, Address, decode
+from relay.config.tls_schema import Network
+from relay.config.values import (
+    SECRET_NAME,
+    Address,
+    AdminAddress,
+    Duration,
+    DurationOrOff,
+    decode,
+)
 
 
 class ConfigError(Exception):
@@ -47,15 +56,18 @@ def explain(text: str, tree: dict[str, Any]) -> ConfigError:
         )
     if reason.startswith(("Expected", "Invalid enum value")):
         return ConfigError(
-            written, f"must be {_accepted(path)}, not {_shown(value, path, written)}"
+            written,
+            _in_brackets(path, written, value)
+            or f"must be {_accepted(path)}, not {_shown(value, path, written)}",
         )
     first, _, rest = reason.partition(" ")
     kind = _type_at(path)
     if rest and first.rstrip(":") in getattr(kind, "__struct_fields__", ()):
         # Raised by a section's own check, whose message begins with the setting.
-        return ConfigError(f"{written}.{first.rstrip(':')}".lstrip("."), rest)
-    if kind is Address:  # its text is quoted, so the name of the list is enough
-        written = re.sub(r"\[\d+\]$", "", written)
+        name = first.rstrip(":")
+        written = f"{written}.{name}".lstrip(".")
+        there = _harmless(value.get(name), f"{path}.{name}".lstrip("."), written)
+        return ConfigError(written, _with_value(rest, there))
     return ConfigError(written, reason)
 
 
@@ -119,6 +131,11 @@ def _wrong_name(table: dict[str, Any], kind: Any) -> str:
 
 
 _WORDS: Final[dict[Any, str]] = {
+    Duration: 'a duration in quotes, such as "5m"',
+    DurationOrOff: 'a duration in quotes, such as "5m" or "off"',
+    Address: 'an address in quotes, such as "127.0.0.1:8080"',
+    AdminAddress: 'an address in quotes, such as "127.0.0.1:8081" or "unix"',
+    Network: 'a network in quotes, such as "10.0.0.0/8"',
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -132,8 +149,8 @@ def _accepted(path: str) -> str:
 
 def _accepted_words(kind: Any) -> str:
     if get_origin(kind) is Annotated:
-        base, bounds = get_args(kind)
-        return f"{_accepted_words(base)} from {bounds.ge} to {bounds.le}"
+        base, meta = get_args(kind)
+        return meta.description or f"{_accepted_words(base)} from {meta.ge} to {meta.le}"
     if get_origin(kind) is Literal:
         return " or ".join(f'"{value}"' for value in get_args(kind))
     if get_origin(kind) is list:
@@ -143,13 +160,31 @@ def _accepted_words(kind: Any) -> str:
     return _WORDS.get(kind, "text in quotes")
 
 
+def _in_brackets(path: str, written: str, value: Any) -> str:
+    """The reason for [name] in place of [[name]], or the reverse; empty: it is neither."""
+    kinds = _parts(_type_at(path, unwrapped=False))
+    if len(kinds) > 1 or written.endswith("]"):
+        return ""
+    header = re.sub(r"\[\d+\]", "", written)
+    if isinstance(value, dict) and _holds_tables(kinds[0]):
+        return f"must be a list of tables, written [[{header}]] or [{{ … }}], not a table"
+    if isinstance(value, list) and not _is_single(kinds[0]) and get_origin(kinds[0]) is not list:
+        return f"must be a table, written [{header}] or {{ … }}, not a list"
+    return ""
+
+
+def _holds_tables(kind: Any) -> bool:
+    return get_origin(kind) is list and hasattr(get_args(kind)[0], "__struct_fields__")
+
+
 def _shown(value: Any, path: str, written: str) -> str:
     """A value as it is written; its kind alone where it may be a secret: if it is long, stands in
     the place of a list or a table, or by the setting's name."""
+    kinds = _parts(_type_at(path, unwrapped=False))
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        takes_text = "text in quotes" in _accepted(path)
+        takes_text = any(map(_is_text, kinds))
         return "a number" if takes_text and SECRET_NAME.search(written) else str(value)
     if isinstance(value, list):
         return "a list"
@@ -157,9 +192,43 @@ def _shown(value: Any, path: str, written: str) -> str:
         return "a table"
     if not isinstance(value, str):
         return "a date or a time"
-    is_single = all(map(_is_single, _parts(_type_at(path, unwrapped=False))))
+    # A setting that takes one of several words is no secret.
+    takes_word = any(get_origin(kind) is Literal for kind in kinds)
     text = json.dumps(value, ensure_ascii=False)
-    return text if is_single and len(text) <= _MAX_SHOWN else "text"
+    is_harmless = takes_word or all(map(_is_single, kinds))
+    return text if is_harmless and len(text) <= _MAX_SHOWN else "text"
+
+
+def _harmless(value: Any, path: str, written: str) -> str:
+    """A number, or a text of a kind that is no secret, as it is written; empty: anything else."""
+    kind = _type_at(path)
+    if isinstance(value, int | float):
+        return _shown(value, path, written)
+    if not isinstance(value, str) or SECRET_NAME.search(written) or not _is_known(kind):
+        return ""
+    text = json.dumps(value, ensure_ascii=False)
+    may_have_secret = kind != Mailbox and re.search("[@?#]", value)  # in a URL
+    return "" if may_have_secret or len(text) > _MAX_SHOWN else text
+
+
+def _is_known(kind: Any) -> bool:
+    """Whether texts of a type have a form, and are no secrets."""
+    if get_origin(kind) is Annotated:
+        return not get_args(kind)[1].extra
+    return kind in _WORDS
+
+
+def _with_value(reason: str, there: str) -> str:
+    """A section's reason, and the value that is there, if that is known."""
+    if not there or not reason.startswith(("must ", "has ", "takes ", "names ")):
+        return reason
+    is_plain = reason.startswith("must ") and not re.match("must not |.*[;:] ", reason)
+    return f"{reason}, not {there}" if is_plain else f"{reason}; it is {there}"
+
+
+def _is_text(kind: Any) -> bool:
+    base = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return isinstance(base, type) and issubclass(base, str)
 
 
 def _is_single(kind: Any) -> bool:

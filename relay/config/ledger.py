@@ -11,6 +11,7 @@ import msgspec
 
 from relay import secret
 from relay.config.checks import check_name
+from relay.config.forms import DatabaseUrl
 
 CLIENT: Final = "psycopg[binary]>=3.3,<4"  # the extra `cluster` in pyproject.toml
 _SCHEMES = ("postgresql://", "postgres://")
@@ -26,7 +27,7 @@ def missing_client() -> str:
 class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """PostgreSQL that several relays share; without `url` the limits are this relay's own."""
 
-    url: str = ""
+    url: DatabaseUrl = ""
     on_outage: Literal["refuse", "local"] = "refuse"
     node: str = ""  # the relay's name among the others; "": of its host and its database
 

@@ -11,6 +11,7 @@ import msgspec
 
 from relay import secret
 from relay.config.checks import check_name, check_url
+from relay.config.forms import PlainText, Url
 from relay.secret import Secret
 
 _DOMAIN: Final = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
@@ -23,9 +24,9 @@ class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """One provider."""
 
     name: str  # in addresses
-    title: str = ""  # on the button; "": the name
+    title: PlainText = ""  # on the button; "": the name
     kind: Literal["oidc", "github"] = "oidc"
-    issuer: str = ""  # "": https://github.com, for kind "github"
+    issuer: Url = ""  # "": https://github.com, for kind "github"
     client_id: str
     client_secret: str
     scopes: list[str] = []  # []: what is needed for the e-mail address

@@ -12,6 +12,7 @@ import msgspec
 
 from relay import secret
 from relay.config.checks import check_name, check_url
+from relay.config.forms import Cents, Dollars, PlainText, Url
 from relay.config.values import Duration
 from relay.secret import Secret
 
@@ -31,9 +32,9 @@ class OfferSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """One thing that is for sale: credit, or a plan for a time."""
 
     id: str  # in payments
-    title: str  # for people
-    price: int  # cents of the currency, tax included
-    credit: float = 0.0  # dollars on the balance
+    title: PlainText  # for people
+    price: Cents  # cents of the currency, tax included
+    credit: Dollars = 0.0  # dollars on the balance
     plan: str = ""
     length: Duration | None = None  # of the plan
     then: str = ""  # the plan that follows; "": the first one
@@ -64,11 +65,11 @@ class PaymentsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     stripe_key: str = ""
     webhook_secret: str = ""
-    currency: str = "usd"
+    currency: PlainText = "usd"
     seller: str = ""  # lines at the head of invoices
     tax_percent: float = 0.0  # contained in prices; 0: no line of tax
-    api: str = "https://api.stripe.com"
-    checkout: str = "https://checkout.stripe.com"  # where people pay; theirs, or one's own domain
+    api: Url = "https://api.stripe.com"
+    checkout: Url = "https://checkout.stripe.com"  # where people pay; theirs, or one's own domain
     offer: list[OfferSettings] = []
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from relay.config.checks import (
     check_positive,
     check_url,
 )
+from relay.config.forms import Date, Days, Dollars, Octets, PlainText, Proxy, Seconds, Url
 from relay.config.ledger import LedgerSettings
 from relay.config.limits import HeadLimitSettings as HeadLimitSettings
 from relay.config.payments import PaymentsSettings
@@ -65,12 +66,12 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class ServerTimeoutSettings(_Section, frozen=True):
     """Seconds."""
 
-    head: float = 10.0  # from a head's first octet to its end
-    body: float = 10.0  # after which a body must come at 1 KiB/s or faster
-    upload: float = 300.0  # for a complete body: 32 MiB at 1 Mbit/s
-    idle: float = 75.0  # between two requests; as nginx keepalive_timeout
-    write: float = 120.0  # for a caller that reads nothing
-    drain: float = 600.0  # for streams in flight to finish after SIGTERM
+    head: Seconds = 10.0  # from a head's first octet to its end
+    body: Seconds = 10.0  # after which a body must come at 1 KiB/s or faster
+    upload: Seconds = 300.0  # for a complete body: 32 MiB at 1 Mbit/s
+    idle: Seconds = 75.0  # between two requests; as nginx keepalive_timeout
+    write: Seconds = 120.0  # for a caller that reads nothing
+    drain: Seconds = 600.0  # for streams in flight to finish after SIGTERM
 
     def __post_init__(self) -> None:
         check_positive(self)
@@ -78,7 +79,7 @@ class ServerTimeoutSettings(_Section, frozen=True):
 
 class ServerSettings(_Section, frozen=True):
     listen: list[Address] = field(default_factory=lambda: [Address("127.0.0.1:8080")])
-    public_url: str = "http://127.0.0.1:8080"
+    public_url: Url = "http://127.0.0.1:8080"
     admin_listen: AdminAddress = AdminAddress("unix")
     key_prefix: str = "sk-llmapi-"
     tls: Tls | None = None
@@ -119,9 +120,9 @@ class ServerSettings(_Section, frozen=True):
 
 
 class DatabaseSettings(_Section, frozen=True):
-    path: str = "relay.db"
+    path: PlainText = "relay.db"
     synchronous: Literal["normal", "full"] = "normal"
-    retention_days: int = 90
+    retention_days: Days = 90
 
     def __post_init__(self) -> None:
         if not self.path or self.path == ":memory:":
@@ -141,10 +142,10 @@ class LogSettings(_Section, frozen=True):
 class UpstreamTimeoutSettings(_Section, frozen=True):
     """Seconds."""
 
-    connect: float = 5.0  # TLS included
-    first_byte: float = 600.0
-    silence: float = 120.0  # the longest pause within an answer
-    idle: float = 55.0  # below the 60 s after which most servers close
+    connect: Seconds = 5.0  # TLS included
+    first_byte: Seconds = 600.0
+    silence: Seconds = 120.0  # the longest pause within an answer
+    idle: Seconds = 55.0  # below the 60 s after which most servers close
 
     def __post_init__(self) -> None:
         check_positive(self)
@@ -169,11 +170,11 @@ class PoolSettings(_Section, frozen=True):
     """How requests are shared among upstreams, and how long they wait for a free one."""
 
     tries: int = 3  # upstreams that one request may be sent to
-    wait: float = 30.0  # seconds for an upstream that is busy or cooling down; 0: not at all
+    wait: Seconds = 30.0  # seconds for an upstream that is busy or cooling down; 0: not at all
     queue: int = 1000  # requests that may wait at once; 0: none
     sticky: DurationOrOff = DurationOrOff("5m")  # session affinity, from the last request on
-    grace: float = 8.0  # seconds without an answer until a stream starts all the same
-    keep_alive: float = 10.0  # seconds of silence in a stream until the caller gets a ping
+    grace: Seconds = 8.0  # seconds without an answer until a stream starts all the same
+    keep_alive: Seconds = 10.0  # seconds of silence in a stream until the caller gets a ping
     longest_cooldown: Duration = Duration("1h")  # after it, an upstream is tried again
 
     def __post_init__(self) -> None:
@@ -192,10 +193,10 @@ class ResponsesSettings(_Section, frozen=True):
     store: Literal["off", "memory", "database"] = "off"
     key: str = ""  # encrypts responses in the database
     keep: Duration = Duration("30d")  # after the last use
-    memory: int = 67_108_864  # octets of all responses in memory
-    per_account: int = 67_108_864  # octets of all responses of one account
+    memory: Octets = 67_108_864  # octets of all responses in memory
+    per_account: Octets = 67_108_864  # octets of all responses of one account
     responses_per_account: int = 10_000
-    conversation: int = 33_554_432  # octets of all turns of one conversation
+    conversation: Octets = 33_554_432  # octets of all turns of one conversation
 
     def __post_init__(self) -> None:
         if self.key.startswith("$"):
@@ -228,8 +229,8 @@ class ResponsesSettings(_Section, frozen=True):
 class CostCapSettings(_Section, frozen=True):
     """The most that an upstream may cost, in US dollars by the prices of its models, in UTC."""
 
-    day: float | None = None
-    month: float | None = None
+    day: Dollars | None = None
+    month: Dollars | None = None
 
     def __post_init__(self) -> None:
         if self.day is None and self.month is None:
@@ -244,7 +245,7 @@ class UpstreamSettings(_Section, frozen=True):
     """One credential at one origin."""
 
     name: str
-    base_url: str
+    base_url: Url
     api_key: str
     auth: Literal["x-api-key", "bearer"] = "x-api-key"
     weight: int = 1
@@ -256,7 +257,7 @@ class UpstreamSettings(_Section, frozen=True):
     timeouts: UpstreamTimeoutSettings = UpstreamTimeoutSettings()
     ca: str | None = None  # a file of certificates to trust instead of the system's
     vendor: str = ""  # "": recognised by the host of base_url, else "generic"
-    egress: str | None = None  # a proxy's URL, or env:NAME or file:/path that holds one
+    egress: Proxy | None = None  # a proxy's URL, or env:NAME or file:/path that holds one
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -320,14 +321,14 @@ class RouteSettings(_Section, frozen=True):
 class PriceSettings(_Section, frozen=True):
     """USD per million tokens, or per 1,000 calls of a server tool; and factors."""
 
-    input: float
-    output: float
-    cache_read: float | None = None  # None: a tenth of input
-    cache_write: float | None = None  # for five minutes; None: 1.25 times input
-    cache_write_1h: float | None = None  # None: twice input
-    web_search: float = 10.0
-    web_fetch: float = 0.0
-    code_execution: float = 5.0  # Anthropic: 0.05 an hour, at least five minutes
+    input: Dollars
+    output: Dollars
+    cache_read: Dollars | None = None  # None: a tenth of input
+    cache_write: Dollars | None = None  # for five minutes; None: 1.25 times input
+    cache_write_1h: Dollars | None = None  # None: twice input
+    web_search: Dollars = 10.0
+    web_fetch: Dollars = 0.0
+    code_execution: Dollars = 5.0  # Anthropic: 0.05 an hour, at least five minutes
     fast: float = 6.0  # times all tokens, with speed "fast"
     inference_geo: dict[str, float] = field(default_factory=lambda: {"us": 1.1})
     service_tier: dict[str, float] = {}  # by the tier that served, such as "priority"
@@ -345,7 +346,7 @@ class ModelSettings(_Section, frozen=True):
     display_name: str = ""
     context_window: int = 200_000
     max_output_tokens: int = 64_000
-    created: str = "2026-01-01"
+    created: Date = "2026-01-01"
     aliases: list[str] = []  # `*` at the end matches the rest of a name
     list_1m: bool = False  # /v1/models lists it with the suffix [1m], too
     routes: list[RouteSettings] | None = None

@@ -11,6 +11,7 @@ import msgspec
 
 from relay import secret
 from relay.config.checks import check_url
+from relay.config.forms import Mailbox, Url
 from relay.secret import Secret
 
 LETS_ENCRYPT: Final = "https://acme-v02.api.letsencrypt.org/directory"
@@ -44,9 +45,9 @@ def certificate_files(tls: Tls | None) -> list[TlsSettings]:
 class AcmeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where certificates come from with `server.tls = "auto"` (RFC 8555)."""
 
-    directory: str = LETS_ENCRYPT
+    directory: Url = LETS_ENCRYPT
     staging: bool = False  # Let's Encrypt's directory for trials
-    email: str = ""  # for the authority's warnings
+    email: Mailbox = ""  # for the authority's warnings
     ca: str | None = None  # a file of certificates that the authority's own server is trusted by
     challenge: Literal["auto", "http-01", "tls-alpn-01"] = "auto"
     # The account at the authority that certificates belong to (external account binding).

@@ -10,6 +10,7 @@ import msgspec
 
 from relay import secret
 from relay.config.checks import check_name, check_url
+from relay.config.forms import Url
 
 _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -17,7 +18,7 @@ _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class TracesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A collector of OpenTelemetry traces, by OTLP over HTTP."""
 
-    endpoint: str = ""  # "": no traces
+    endpoint: Url = ""  # "": no traces
     ratio: float = 1.0  # share of the traces that are sent
     service: str = "relay"  # service.name of the spans
     headers: dict[str, str] = {}  # of each request to the collector; secrets

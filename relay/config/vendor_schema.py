@@ -10,6 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from relay.config.checks import check_name, check_pattern, check_positive, check_time_zone
+from relay.config.forms import PlainText, Seconds, TimeZone
 
 _HOST: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _PATH: Final = re.compile(r"/[\x21-\x7e]*")
@@ -27,11 +28,11 @@ class RuleSettings(_Section, frozen=True):
     """
 
     scope: Literal["caller", "request", "feature", "failure", "model", "account", "credential"]
-    reason: str  # for the operator, such as "5-hour limit reached"
+    reason: PlainText  # for the operator, such as "5-hour limit reached"
     status: int | None = None  # None: any of 400 and more, and errors within a stream
     code: list[str] = []  # error.code or error.type is one of these, numbers as text; []: any
     says: str | None = None  # searched in the error's message, ignoring case; None: any
-    seconds: float | None = None  # how long it lasts, if the answer itself does not say
+    seconds: Seconds | None = None  # how long it lasts, if the answer itself does not say
 
     def __post_init__(self) -> None:
         if not self.reason or len(self.reason) > 100 or not self.reason.isprintable():
@@ -53,9 +54,9 @@ class PlanPollSettings(_Section, frozen=True):
     every element of a list or every value of a table.
     """
 
-    path: str
-    left: str
-    every: float = 300.0  # seconds between two requests
+    path: PlainText
+    left: PlainText
+    every: Seconds = 300.0  # seconds between two requests
 
     def __post_init__(self) -> None:
         if not _PATH.fullmatch(self.path):
@@ -75,7 +76,7 @@ class VendorSettings(_Section, frozen=True):
     # Whether input_tokens includes cached tokens.
     usage: Literal["exclusive", "inclusive"] = "exclusive"
     threads: bool = True  # whether it may hold threads of the Messages API
-    time_zone: str = "UTC"  # IANA name, of times that its errors give without a zone
+    time_zone: TimeZone = "UTC"  # IANA name, of times that its errors give without a zone
     models: list[str] = []  # patterns of model names, such as "glm-*"; []: any model
     terms: str = ""  # a note on its terms of use, shown to the operator
     quota: PlanPollSettings | None = None

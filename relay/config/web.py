@@ -9,6 +9,7 @@ import msgspec
 
 from relay import secret
 from relay.config.alerts import check_mail_server
+from relay.config.forms import HostPort, Mailbox, PlainText
 from relay.config.oidc import OidcSettings
 from relay.config.values import Duration
 
@@ -25,9 +26,9 @@ class WebSettings(_Section, frozen=True):
     """Pages for people: accounts and the dashboard."""
 
     enabled: bool = True
-    name: str = "Relay"  # in titles and mails
-    tagline: str = ""  # on the front page; "": a sentence of the relay's own
-    tagline_zh: str = ""  # for readers of Chinese; "": `tagline`
+    name: PlainText = "Relay"  # in titles and mails
+    tagline: PlainText = ""  # on the front page; "": a sentence of the relay's own
+    tagline_zh: PlainText = ""  # for readers of Chinese; "": `tagline`
     sign_up: Literal["closed", "invite", "open"] = "closed"
     sign_up_plan: str = ""  # "": the first plan
     sign_up_work: int = 17  # proof of work: bits, each of which doubles it
@@ -56,8 +57,8 @@ class WebSettings(_Section, frozen=True):
 class MailSettings(_Section, frozen=True):
     """The mail server; `smtp` "": the relay sends no mail to people."""
 
-    smtp: str = ""  # "host:port"
-    sender: str = ""
+    smtp: HostPort = ""  # "host:port"
+    sender: Mailbox = ""
     encryption: Literal["auto", "tls", "starttls", "off"] = "auto"  # auto: by the port
     user: str = ""
     password: str = ""

@@ -24,6 +24,7 @@ _SHAPES: Final = {
     "file": r"\S{1,200}",
 }
 _QUOTED: Final = "“{}”"
+_SETTING: Final = "{field} "  # begins a sentence about a setting
 
 
 class _Sentence(NamedTuple):
@@ -45,6 +46,12 @@ def _sentences(language: str) -> tuple[_Sentence, ...]:
     """The table of a language, the sentences with the most words of their own first."""
     tables = tomllib.loads((_FOLDER / f"reasons.{language}.toml").read_text("utf-8"))
     rows = [row for table in tables.values() for row in table.items()]
+    # An error of a section begins with a setting's name; with its path, a colon follows that.
+    rows += [
+        (english.replace(_SETTING, "{field}: ", 1), text.replace(_SETTING, "{field}：", 1))
+        for english, text in rows
+        if english.startswith(_SETTING) and text.startswith(_SETTING)
+    ]
     rows.sort(key=lambda row: -len(_PLACE.sub("", row[0])))
     return tuple(_Sentence(_pattern(english), text) for english, text in rows)
 
