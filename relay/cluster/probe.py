@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from relay.cluster.link import Connection, first_line
+from relay.cluster.attempts import NO_DATABASE, WRONG_USER, first_line
+from relay.cluster.link import Connection
 from relay.cluster.schema import (
     SchemaError,
     applied_migrations,
@@ -22,15 +23,10 @@ from relay.cluster.url import NO_NAME, read_url
 _ALIVE: Final = "SELECT count(*) FROM relay.node WHERE seen > relay.now_ms() - 15000"
 _CONNECT_SECONDS: Final = 3  # for each address of the server
 _SECONDS: Final = 5.0  # for all of it
-_WRONG_USER: Final = re.compile(
-    r"authentication failed|no password supplied|no pg_hba\.conf entry"
-    r"|role \".*\" (?:does not exist|is not permitted to log in)"
-)
 _WRONG_URL: Final = re.compile(  # in words of the client, which are no server's
     r"(?:^|: )(?:invalid (?:integer value|\S+ value:)|definition of service|could not match"
     r"|could not parse network address|invalid SSL protocol)"
 )
-_NO_DATABASE: Final = re.compile(r"database (\".*\") does not exist")
 # In words of the client, too.
 _WRONG_CERTIFICATE: Final = re.compile(
     r"(?i)certificate verify failed|server certificate for|host name from the server's certificate"
@@ -134,12 +130,12 @@ def _explained(error: psycopg.Error, parts: dict[str, str]) -> LedgerFault:
         reason = reason.replace(password, "***")
     if (tls := _tls_fault(text, reason)) is not None:
         return tls
-    if _WRONG_USER.search(text):
+    if WRONG_USER.search(text):
         return LedgerFault(
             f"PostgreSQL refuses the user or the password: {reason}",
             "correct them, or the rules in the server's pg_hba.conf",
         )
-    if (missing := _NO_DATABASE.search(text)) is not None:
+    if (missing := NO_DATABASE.search(text)) is not None:
         return LedgerFault(
             f"PostgreSQL has no database {missing[1]}",
             f"make it (CREATE DATABASE {missing[1]}), or correct its name",
