@@ -11,13 +11,13 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import click
 
 from relay import config
-from relay.cli.output import print_json, print_stderr
+from relay.cli.output import counted, print_json, print_stderr
 from relay.cli.program import (
     Failure,
     Misuse,
@@ -26,6 +26,9 @@ from relay.cli.program import (
     json_option,
     load_settings,
 )
+
+if TYPE_CHECKING:
+    from relay.cluster.probe import LedgerState
 
 _HTTPS_PORT: Final = 443
 
@@ -37,7 +40,7 @@ _HTTPS_PORT: Final = 443
 def check(as_json: bool, offline: bool) -> None:
     """Check relay.toml and show every setting that is in force.
 
-    Tries the PostgreSQL of [ledger], if there is one.
+    Tries the PostgreSQL of [ledger], if there is one, and shows its version.
     """
     settings = load_settings()
     check_references(settings)
@@ -47,36 +50,47 @@ def check(as_json: bool, offline: bool) -> None:
         tls.check(settings, time.time())
     except config.ConfigError as error:
         raise Misuse(f"{config_path()}: {error}") from None
+    state = None
     if settings.ledger.url and not offline:
-        _try_ledger(settings.ledger.resolved_url())
+        state = _try_ledger(settings.ledger.resolved_url())
     used = _vendors_used(settings)
     for warning in (*_warnings(settings), *_vendor_terms(settings, used)):
         print_stderr(warning)
     tree = config.effective(settings)
     if as_json:
-        print_json({"ok": True, "settings": tree})
+        ledger = {} if state is None else {"ledger": state._asdict()}
+        print_json({"ok": True, **ledger, "settings": tree})
     else:
-        _print_settings(tree, {*used, *_vendors_changed(settings)})
+        _print_settings(tree, {*used, *_vendors_changed(settings)}, state)
 
 
-def _try_ledger(url: str) -> None:
+def _try_ledger(url: str) -> "LedgerState":
     """See that relays can share limits there. Raises Failure: they cannot."""
     try:
-        from relay.cluster.probe import find_fault
+        from relay.cluster.probe import LedgerFault, examine
     except ImportError as error:
         raise Failure(f"{config_path()}: ledger.url: {config.missing_client()} ({error})") from None
-    fault = asyncio.run(find_fault(url))
-    if fault is not None:
-        raise Failure(f"{config_path()}: ledger.url: {fault.found}; {fault.remedy}")
+    found = asyncio.run(examine(url))
+    if isinstance(found, LedgerFault):
+        raise Failure(f"{config_path()}: ledger.url: {found.found}; {found.remedy}")
+    return found
 
 
-def _print_settings(tree: dict[str, Any], vendors: set[str]) -> None:
-    """Print every setting as a line, of `vendors` only those that are named."""
+def _print_settings(tree: dict[str, Any], vendors: set[str], state: "LedgerState | None") -> None:
+    """Print every setting as a line, of `vendors` only those that are named. `state`: of the
+    ledger; None: it was not tried."""
     counts = ", ".join(
         f"{len(tree[name])} {name}{'' if len(tree[name]) == 1 else 's'}"
         for name in ("upstream", "model", "plan")
     )
     click.echo(f"ok: {config_path()} ({counts})")
+    if state is not None:
+        relays = (
+            "no relay has shared it yet"
+            if state.relays is None
+            else f"{counted(state.relays, 'relay')} alive"
+        )
+        click.echo(f"ok: ledger: PostgreSQL {state.postgresql}, {relays}")
     tree["vendor"] = [
         {**vendor, "rules": len(vendor["rules"])}
         for vendor in tree["vendor"]

@@ -22,7 +22,6 @@ from relay.cli.program import Failure, Misuse
 
 if TYPE_CHECKING:
     from relay.cluster.importing import Import
-    from relay.store.replication.joining import Conflict
 
 _NAMES: Final = {  # tables as people know them
     "users": "accounts",
@@ -36,7 +35,8 @@ _NAMES: Final = {  # tables as people know them
     "usage": "requests",
 }
 _ADVICE: Final = {
-    "users": "both have this address: its owner deletes one of the accounts, on its page /account",
+    "users": "both have this address: delete one account: on that side, `relay user link` makes a "
+    "link to log in as it; then its page /account deletes it",
     "keys": "one key on both sides: revoke and delete it on one (relay key revoke, key delete)",
     "payment": "one payment, or one number of an invoice, on both sides: they cannot be merged",
     "pause": "paused on both sides: resume it on one (relay upstreams resume)",
@@ -76,32 +76,36 @@ def import_relay(settings: config.Settings, file: str, options: ImportOptions) -
             plans = None if options.any_plan else [plan.id for plan in settings.plan]
             found = _imported(url, Path(os.path.realpath(file)), plans, dry_run=options.dry_run)
     except JoinError as error:
-        if not error.conflicts:
-            raise Failure(f"relay: {error}") from None
-        _show_conflicts(error.conflicts, options.as_json)
-        raise Failure(
-            f"relay: {len(error.conflicts):,} rows of {file} contradict those of the relays that "
-            "share the ledger; nothing was changed"
-        ) from None
+        raise Failure(f"relay: {error}") from None
     missing, of_codes = _missing(settings, found.plans), _missing(settings, found.code_plans)
-    is_refused = bool(missing) and not options.any_plan
+    is_refused = bool(found.conflicts) or (bool(missing) and not options.any_plan)
     is_done = not (is_refused or options.dry_run)
-    _show(file, found, missing, of_codes, is_done=is_done, as_json=options.as_json)
+    outcome = "done" if is_done else "refused" if is_refused else "possible"
+    _show(file, found, missing, of_codes, outcome, as_json=options.as_json)
     if of_codes:
         print_stderr(
             "relay: warning: codes bring plans that relay.toml lacks: add these to each relay.toml "
             f"before people redeem the codes: {_counted(of_codes, 'code')}"
         )
-    if is_refused:
-        raise Failure(
+    if missing and not options.any_plan:
+        refusal = (
             f"relay: accounts have plans that relay.toml lacks: {_counted(missing, 'account')}. "
             "Their requests would be refused: add the plans to each relay.toml, or repeat this "
             "with --any-plan; nothing was changed"
         )
-    if missing:
+        if not found.conflicts:
+            raise Failure(refusal)
+        print_stderr(refusal)
+    elif missing:
         print_stderr(
             f"relay: warning: requests of accounts with these plans are refused until each "
             f"relay.toml has them: {_counted(missing, 'account')}"
+        )
+    if found.conflicts:
+        raise Failure(
+            f"relay: {counted(len(found.conflicts), 'row')} of {file} "
+            f"{'contradicts' if len(found.conflicts) == 1 else 'contradict'} those of the relays "
+            "that share the ledger; nothing was changed"
         )
 
 
@@ -157,29 +161,37 @@ def _imported(url: str, file: Path, plans: Sequence[str] | None, *, dry_run: boo
 
 
 def _show(
-    file: str, found: "Import", missing: dict[str, int], of_codes: dict[str, int], *,
-    is_done: bool, as_json: bool,
+    file: str, found: "Import", missing: dict[str, int], of_codes: dict[str, int], outcome: str, *,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """`missing`: plans that relay.toml lacks, with the numbers of their accounts; `of_codes`: with
-    those of their codes."""
+    those of their codes; `outcome`: "done", "possible" or "refused"."""
     counts = {_NAMES.get(table, table.replace("_", " ")): n for table, n in found.rows.items()}
     if found.windows:
         counts["limits in use"] = found.windows
+    conflicts = [
+        {
+            "what": _NAMES.get(one.table, one.table.replace("_", " ")),
+            "name": one.name,
+            "advice": _ADVICE.get(one.table, _OTHER_ADVICE),
+        }
+        for one in found.conflicts
+    ]
     if as_json:
         print_json(
             {
-                "imported": is_done and found.earlier is None,
+                "imported": outcome == "done" and found.earlier is None,
                 "imported_before": timestamp(found.earlier),
                 "rows": found.rows,
                 "windows": found.windows,
-                "conflicts": [],
+                "conflicts": conflicts,
                 "missing_plans": missing,
                 "missing_code_plans": of_codes,
             }
         )
     elif found.earlier is not None:
         click.echo(f"{file} was imported on {timestamp(found.earlier)}; nothing was changed.")
-    elif not counts:
+    elif not counts and not conflicts:
         click.echo(f"{file} has no account: there is nothing to import.")
     else:
         rows = [{"what": it, "number": n} for it, n in counts.items()]
@@ -188,23 +200,11 @@ def _show(
             for what, plans in (("accounts", missing), ("codes", of_codes))
             for plan, n in plans.items()
         ]
-        print_records([*rows, *lacking], False, "")
-        if is_done:
+        if conflicts:
+            print_records(conflicts, False, "")
+        if rows or lacking:
+            print_records([*rows, *lacking], False, "")
+        if outcome == "done":
             click.echo(f"{file} is imported. Let no relay serve from it any more.")
-        elif not missing:
+        elif outcome == "possible":
             click.echo(f"{file} can be imported; nothing was changed.")
-
-
-def _show_conflicts(conflicts: "Sequence[Conflict]", as_json: bool) -> None:
-    rows = [
-        {
-            "what": _NAMES.get(one.table, one.table.replace("_", " ")),
-            "name": one.name,
-            "advice": _ADVICE.get(one.table, _OTHER_ADVICE),
-        }
-        for one in conflicts
-    ]
-    if as_json:
-        print_json({"imported": False, "conflicts": rows})
-    else:
-        print_records(rows, False, "")

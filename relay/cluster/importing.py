@@ -8,7 +8,7 @@ on. Must not know how a row travels or which rows contradict each other.
 
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -21,7 +21,7 @@ from relay.cluster.schema import SchemaError
 from relay.store.database import Database
 from relay.store.recovery import restore
 from relay.store.replication import joining, outbox, use
-from relay.store.replication.joining import JoinError
+from relay.store.replication.joining import Conflict, JoinError
 from relay.store.replication.shape import adds_only, read_tables
 
 # Accounts by the plan that they have, or will have after its period.
@@ -45,13 +45,15 @@ _CODE_PLANS: Final = """
 class Import(NamedTuple):
     """The parts of an import. `rows`: by table, those that the others lack; `windows`: windows
     with use; `plans`: accounts by plan; `code_plans`: codes that can be redeemed, by plan;
-    `earlier`: when the database was imported, epoch seconds; None: never."""
+    `earlier`: when the database was imported, epoch seconds; None: never; `conflicts`: rows that
+    contradict those of the others, in which case nothing was shared."""
 
     rows: dict[str, int]
     windows: int
     plans: dict[str, int]
     code_plans: dict[str, int]
     earlier: float | None = None
+    conflicts: Sequence[Conflict] = ()
 
 
 async def import_database(
@@ -62,8 +64,7 @@ async def import_database(
     Nothing is shared either if an account has a plan that is not in `plans`. None: it may have any.
 
     Raises:
-        JoinError: rows contradict those of the others, or they came with a relay that joined.
-            Nothing was shared.
+        JoinError: the rows came with a relay that joined. Nothing was shared.
         EngineAwayError: PostgreSQL is away. Rows may have been shared; the next import goes on.
         EngineRefusalError, SchemaError: PostgreSQL cannot be used.
         StoreError: SQLite failed.
@@ -84,6 +85,10 @@ async def import_database(
         try:
             found = await _bring(database, link, node, again=origin is not None, dry_run=is_trial)
             return found._replace(plans=by_plan, code_plans=codes)
+        except JoinError as error:
+            if not error.conflicts:
+                raise
+            return Import({}, 0, by_plan, codes, conflicts=error.conflicts)
         finally:
             with contextlib.suppress(EngineAwayError, EngineRefusalError, SchemaError):
                 await link.call(partial(calls.end_import, node=node))

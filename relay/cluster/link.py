@@ -1,7 +1,8 @@
 """One connection to PostgreSQL, opened again whenever it was lost.
 
 Decides how long a call and an attempt to connect may take, and how long to wait before the next
-attempt. Must not know what the calls do.
+attempt, unless the server refuses the relay: then all connections wait (`attempts`). Must not know
+what the calls do.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 
+from relay.cluster.attempts import attempts_at, first_line
 from relay.cluster.schema import SchemaError, check, known_migrations
 
 T = TypeVar("T")
@@ -52,6 +54,7 @@ class Link:
         self._name = name
         self._notices_restarts = notices_restarts
         self._connection: Connection | None = None
+        self._attempts = attempts_at(url)
         self._pause = 0.0
         self._next_attempt = 0.0
 
@@ -86,6 +89,7 @@ class Link:
         or none was lost."""
         if self._connection is None:
             await asyncio.sleep(max(0.0, self._next_attempt - time.monotonic()))
+            await self._attempts.wait()
 
     def abort(self) -> None:
         """End the connection at once; a call that waits for it fails."""
@@ -103,6 +107,10 @@ class Link:
             if self._notices_restarts or not _was_closed(self._connection):
                 return self._connection
             await self.close()  # an outage that is over may have come while nobody called
+        if not self._attempts.begin():
+            self._is_down(self._attempts.reason)
+            raise EngineAwayError(self.reason)
+        began = time.monotonic()
         connection: Connection | None = None
         timer: _Deadline | None = None
         statement_milliseconds = int(self._answer_seconds * _STATEMENT_SHARE)
@@ -120,7 +128,10 @@ class Link:
             await _check_writable(connection)
             self._connection = connection
         except (psycopg.Error, SchemaError) as error:
-            await self._lost(error)
+            if self._attempts.end(error, began):
+                self._is_down(self._attempts.reason)
+            else:
+                await self._lost(error)
             if isinstance(error, SchemaError):
                 raise
             raise EngineAwayError(self.reason) from None
@@ -129,14 +140,18 @@ class Link:
                 timer.cancel()
             if connection is not None and connection is not self._connection:
                 connection.pgconn.finish()  # it failed, or nobody waits for it any more
+        self._attempts.end(None, began)
         self._pause = 0.0
         return connection
 
+    def _is_down(self, reason: str) -> None:
+        self.reason = reason
+        if self.down_since is None:
+            self.down_since = time.monotonic()
+
     async def _lost(self, error: Exception) -> None:
         now = time.monotonic()
-        self.reason = first_line(error)
-        if self.down_since is None:
-            self.down_since = now
+        self._is_down(first_line(error))
         self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2))
         # Nodes that lost the server at once do not come back at once.
         self._next_attempt = now + self._pause * random.uniform(0.5, 1.0)  # noqa: S311
@@ -223,8 +238,3 @@ def _was_closed(connection: Connection) -> bool:
     except psycopg.OperationalError:
         return True
     return connection.closed
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error; libpq adds the attempts it made in further ones."""
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -6,6 +6,7 @@ Decides what is opened and closed in which order. Must not know requests.
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -14,10 +15,11 @@ from typing import Any, Final
 import psycopg
 
 from relay.cluster import calls
+from relay.cluster.attempts import attempts_at, first_line
 from relay.cluster.courier import Courier
 from relay.cluster.figures import Figures
 from relay.cluster.limits import SharedLimits
-from relay.cluster.link import EngineAwayError, EngineRefusalError, Link, first_line
+from relay.cluster.link import EngineAwayError, EngineRefusalError, Link
 from relay.cluster.listener import Listener
 from relay.cluster.outage import OnOutage
 from relay.cluster.reports import unused
@@ -101,6 +103,7 @@ class ClusterNode:
         Raises:
             SchemaError: this program cannot use the database, or may not make its tables.
         """
+        attempts = attempts_at(settings.url)  # known until connections are made
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         while True:
             try:
@@ -108,6 +111,7 @@ class ClusterNode:
             except EngineAwayError:  # which `Outages` logs
                 if asyncio.get_running_loop().time() < deadline:
                     await asyncio.sleep(_PAUSE_SECONDS)
+                    await attempts.wait()
                     continue
                 node = cls(settings, on_change)
                 node._migrating = asyncio.get_running_loop().create_task(node._migrate_later())
@@ -208,9 +212,13 @@ async def migrated(settings: ClusterSettings) -> None:
     """Bring the schema up to date.
 
     Raises:
-        EngineAwayError: the engine is away.
+        EngineAwayError: the engine is away, or attempts are held back.
         SchemaError: see `ClusterNode.open`.
     """
+    attempts, began = attempts_at(settings.url), time.monotonic()
+    if not attempts.begin():
+        raise EngineAwayError(attempts.reason)
+    failure: psycopg.Error | None = None
     try:
         async with (
             asyncio.timeout(2 * _MIGRATION_SECONDS),
@@ -224,9 +232,12 @@ async def migrated(settings: ClusterSettings) -> None:
         ):
             await migrate(connection, known_migrations())
     except (psycopg.OperationalError, TimeoutError) as error:
+        failure = error if isinstance(error, psycopg.Error) else None
         raise EngineAwayError(first_line(error)) from None
     except psycopg.Error as error:
         raise SchemaError(f"the shared ledger cannot be set up: {first_line(error)}") from error
+    finally:
+        attempts.end(failure, began)
 
 
 async def engine_figures(url: str) -> calls.EngineFigures:

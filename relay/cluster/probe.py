@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from relay.cluster.link import Connection, first_line
+from relay.cluster.attempts import NO_DATABASE, WRONG_USER, first_line
+from relay.cluster.link import Connection
 from relay.cluster.schema import (
     SchemaError,
     applied_migrations,
@@ -19,17 +20,23 @@ from relay.cluster.schema import (
 )
 from relay.cluster.url import NO_NAME, read_url
 
+_ALIVE: Final = "SELECT count(*) FROM relay.node WHERE seen > relay.now_ms() - 15000"
 _CONNECT_SECONDS: Final = 3  # for each address of the server
 _SECONDS: Final = 5.0  # for all of it
-_WRONG_USER: Final = re.compile(
-    r"authentication failed|no password supplied|no pg_hba\.conf entry"
-    r"|role \".*\" (?:does not exist|is not permitted to log in)"
-)
 _WRONG_URL: Final = re.compile(  # in words of the client, which are no server's
     r"(?:^|: )(?:invalid (?:integer value|\S+ value:)|definition of service|could not match"
-    r"|could not parse network address)"
+    r"|could not parse network address|invalid SSL protocol)"
 )
-_NO_DATABASE: Final = re.compile(r"database (\".*\") does not exist")
+# In words of the client, too.
+_WRONG_CERTIFICATE: Final = re.compile(
+    r"(?i)certificate verify failed|server certificate for|host name from the server's certificate"
+    r"|root certificate"
+)
+_WRONG_OWN_CERTIFICATE: Final = re.compile(
+    r"certificate present, but not private key|could not load private key|private key file"
+    r"|certificate does not match private key|certificate file|requires a valid client certificate"
+)
+_WRONG_TLS: Final = re.compile(r"SSL error|SSL negotiation|SSL SYSCALL|channel binding")
 
 
 class LedgerFault(NamedTuple):
@@ -39,9 +46,23 @@ class LedgerFault(NamedTuple):
     remedy: str
 
 
+class LedgerState(NamedTuple):
+    """A database that relays can share. `postgresql`: the server's version; `relays`: those that
+    are alive; None: no relay has shared it yet."""
+
+    postgresql: str
+    relays: int | None
+
+
 async def find_fault(url: str) -> LedgerFault | None:
-    """Connect, and see whether a relay can use the database; None: it can. Takes some seconds at
-    most, and changes nothing."""
+    """Why a relay cannot use the database; None: it can. See `examine`."""
+    found = await examine(url)
+    return found if isinstance(found, LedgerFault) else None
+
+
+async def examine(url: str) -> LedgerState | LedgerFault:
+    """Connect, and see whether a relay can use the database. Takes some seconds at most, and
+    changes nothing."""
     try:
         parts = read_url(url)
     except ValueError as error:
@@ -63,7 +84,7 @@ async def find_fault(url: str) -> LedgerFault | None:
         return _explained(error, parts)
 
 
-async def _examined(connection: Connection) -> LedgerFault | None:
+async def _examined(connection: Connection) -> LedgerState | LedgerFault:
     """See whether the server and the database are such as a relay needs."""
     try:
         check_version(connection)
@@ -85,7 +106,12 @@ async def _examined(connection: Connection) -> LedgerFault | None:
             f'the user "{info.user}" may not make its tables in the database "{info.dbname}"',
             f'as its owner: GRANT CREATE ON DATABASE "{info.dbname}" TO "{info.user}"',
         )
-    return None
+    relays = None
+    if applied:
+        [relays] = await (await connection.execute(_ALIVE)).fetchone() or (0,)
+    # Distributions add their own to it: "15.14 (Debian 15.14-0+deb12u1)".
+    version = (info.parameter_status("server_version") or str(info.server_version)).split()[0]
+    return LedgerState(version, relays)
 
 
 def _fault_of(error: ValueError | SchemaError) -> LedgerFault:
@@ -102,12 +128,14 @@ def _explained(error: psycopg.Error, parts: dict[str, str]) -> LedgerFault:
     # A password that is in a name, such as `relay`, is not shown by it, but by stars in its place.
     if password and not any(password in name for name in names):
         reason = reason.replace(password, "***")
-    if _WRONG_USER.search(text):
+    if (tls := _tls_fault(text, reason)) is not None:
+        return tls
+    if WRONG_USER.search(text):
         return LedgerFault(
             f"PostgreSQL refuses the user or the password: {reason}",
             "correct them, or the rules in the server's pg_hba.conf",
         )
-    if (missing := _NO_DATABASE.search(text)) is not None:
+    if (missing := NO_DATABASE.search(text)) is not None:
         return LedgerFault(
             f"PostgreSQL has no database {missing[1]}",
             f"make it (CREATE DATABASE {missing[1]}), or correct its name",
@@ -121,6 +149,38 @@ def _explained(error: psycopg.Error, parts: dict[str, str]) -> LedgerFault:
     if _WRONG_URL.search(reason):
         return LedgerFault(f"PostgreSQL's client refuses the URL: {reason}", "correct ledger.url")
     return _unreachable(reason)
+
+
+def _tls_fault(text: str, reason: str) -> LedgerFault | None:
+    """The words for an error of TLS; None: it is none."""
+    if "server does not support SSL" in text:
+        return LedgerFault(
+            f"PostgreSQL has no TLS, and the URL asks for it: {reason}",
+            "turn it on in the server's postgresql.conf (ssl = on), or take sslmode out of the URL",
+        )
+    if "no pg_hba.conf entry" in text and text.rstrip().endswith("no encryption"):
+        return LedgerFault(
+            f"PostgreSQL refuses the user without TLS: {reason}",
+            "write sslmode=require into the URL if the server has TLS, or correct the rules in its "
+            "pg_hba.conf",
+        )
+    if _WRONG_CERTIFICATE.search(text):
+        return LedgerFault(
+            f"the certificate of PostgreSQL cannot be verified: {reason}",
+            "let sslrootcert in the URL name the file of the authority that issued it, and its "
+            "host be a name in the certificate",
+        )
+    if _WRONG_OWN_CERTIFICATE.search(text):
+        return LedgerFault(
+            f"the relay's own certificate for PostgreSQL cannot be used: {reason}",
+            "correct sslcert and sslkey in the URL",
+        )
+    if _WRONG_TLS.search(text):
+        return LedgerFault(
+            f"TLS with PostgreSQL failed: {reason}",
+            "see the server's log, and the options of the URL that begin with ssl",
+        )
+    return None
 
 
 def _unreachable(reason: str) -> LedgerFault:

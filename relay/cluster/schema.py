@@ -25,6 +25,10 @@ class SchemaError(Exception):
     """The database cannot be used by this program; the message is one line for the operator."""
 
 
+class NoSchemaError(SchemaError):
+    """The database has no table of a relay yet, or no longer."""
+
+
 class Migration(NamedTuple):
     """One script. `needs`: the last migration that a program must know to use its result."""
 
@@ -106,13 +110,19 @@ async def check(
     """Check that this program can use the database.
 
     Raises:
+        NoSchemaError: no relay has migrated it.
         SchemaError: it cannot: a migration is missing, or the database needs a newer program.
         psycopg.Error: the database failed.
     """
     applied = await applied_migrations(connection, migrations)
-    if applied is None or applied < len(migrations):
+    if not applied:
+        raise NoSchemaError(
+            "the database is empty: no relay has shared it yet, or its tables were deleted; start "
+            "a relay that shares it, which makes them"
+        )
+    if applied < len(migrations):
         raise SchemaError(
-            f"the database has schema {applied or 0} of {len(migrations)}: it was put back to an "
+            f"the database has schema {applied} of {len(migrations)}: it was put back to an "
             "earlier state; start a relay to bring it up to date"
         )
 

@@ -159,11 +159,18 @@ def test_rows_that_contradict_refuse_an_import(
             ("accounts", "a@x"),
             ("keys", "n"),
         ]
-        assert "its owner deletes one of the accounts" in conflicts[0]["advice"]
+        assert "`relay user link`" in conflicts[0]["advice"]
         assert "is held" not in caplog.text
     assert in_postgres(url, "SELECT count(*), max(seq) FROM relay.replicated_row") == before
     assert len(in_postgres(url, "SELECT * FROM relay.replica")) == 1
     assert "revoke and delete it on one" in run("import", "relay", str(files[1])).stdout
+    run_sql(files[1], "UPDATE users SET plan = 'gone'")
+    result = run("import", "relay", str(files[1]))
+    assert "accounts with the plan gone, which relay.toml lacks" in result.stdout
+    assert "gone (1 account)" in result.stderr
+    assert "2 rows of" in result.stderr
+    found = json.loads(run("import", "relay", str(files[1]), "--json").stdout)
+    assert (len(found["conflicts"]), found["missing_plans"]) == (2, {"gone": 1})
 
 
 def test_accounts_with_missing_plans_are_refused(folder: Path, url: str, tmp_path: Path) -> None:
@@ -186,6 +193,9 @@ def test_accounts_with_missing_plans_are_refused(folder: Path, url: str, tmp_pat
         assert result.exit_code == 1
         assert json.loads(result.stdout)["missing_plans"] == {"gone": 2}
         assert not json.loads(result.stdout)["imported"]
+    assert in_postgres(url, "SELECT * FROM relay.replicated_row") == []
+    result = run("import", "relay", str(source), "--any-plan", "--dry-run")
+    assert "can be imported; nothing was changed" in result.stdout
     assert in_postgres(url, "SELECT * FROM relay.replicated_row") == []
     result = run("import", "relay", str(source), "--any-plan")
     assert result.exit_code == 0

@@ -1,5 +1,6 @@
 """`relay ledger` and `relay doctor` show the nodes, and those whose acts nobody may do."""
 
+import re
 from pathlib import Path
 
 import psycopg
@@ -105,3 +106,37 @@ def test_a_ledger_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.Mon
         f'{SETTINGS}\n[ledger]\nurl = "postgresql://relay@127.0.0.1:1/none"\n'
     )
     assert "PostgreSQL is away" in refused(1, "ledger", "forget", "a")
+
+
+def test_an_empty_database_is_no_earlier_state(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = postgres.url(postgres.new_database())
+    (tmp_path / "relay.toml").write_text(f'{SETTINGS}\n[ledger]\nurl = "{url}"\n')
+    assert "the database is empty: no relay has shared it yet" in refused(1, "ledger", "nodes")
+    [found] = examine(config.load("relay.toml"))
+    assert found.level == "warning"
+    assert found.remedy.startswith("start a relay")
+    assert ", no relay has shared it yet\n" in done("check")
+
+
+def test_a_variable_that_is_missing_is_to_be_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relay.toml").write_text(f'{SETTINGS}\n[ledger]\nurl = "env:SHARED"\n')
+    monkeypatch.delenv("SHARED", raising=False)
+    [found] = examine(config.load("relay.toml"))
+    assert found.remedy == "set SHARED for the relay, and where this runs"
+    monkeypatch.setenv("SHARED", "mysql://")
+    [found] = examine(config.load("relay.toml"))
+    assert found.remedy == "correct SHARED"
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_check_shows_a_ledger_that_works() -> None:
+    assert re.search(r"^ok: ledger: PostgreSQL \d+\.\d+, 1 relay alive$", done("check"), re.M)
+    assert data("check")["ledger"]["relays"] == 1
+    assert "ok: ledger" not in done("check", "--offline")
+    assert "ledger" not in data("check", "--offline")

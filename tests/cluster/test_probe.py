@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import trustme
 
 from relay import config
 from relay.cli.doctor.ledger import examine
@@ -98,6 +100,52 @@ async def test_a_wrong_user_password_or_database_is_named(
         await connection.execute(grant.encode())
         assert await find_fault(f"postgresql://guarded:right@{place}") is None
     assert "guarded" not in (postgres.folder / "data/pg_hba.conf").read_text()
+
+
+async def test_a_server_without_tls_is_named(postgres: Postgres, database: str) -> None:
+    found = await fault_at(f"{postgres.url(database)}?sslmode=require")
+    assert found.found.startswith("PostgreSQL has no TLS, and the URL asks for it: ")
+    assert found.remedy.endswith("or take sslmode out of the URL")
+
+
+async def test_a_wrong_certificate_is_named(own_postgres: Postgres, tmp_path: Path) -> None:
+    own_postgres.stop()
+    data, authority = own_postgres.folder / "data", trustme.CA()
+    certificate = authority.issue_cert("elsewhere.example")
+    for name, pem in (
+        ("server.crt", certificate.cert_chain_pems[0]),
+        ("server.key", certificate.private_key_pem),
+    ):
+        pem.write_to_path(data / name)
+        (data / name).chmod(0o600)
+        if own_postgres.user:
+            shutil.chown(data / name, own_postgres.user)
+    rules = data / "pg_hba.conf"
+    rules.write_text(
+        "hostssl all all 127.0.0.1/32 trust\nhostnossl postgres all 127.0.0.1/32 trust\n"
+    )
+    await asyncio.to_thread(own_postgres.start, ssl="on")
+    url = own_postgres.url("postgres")
+    issuer, other = tmp_path / "issuer.pem", tmp_path / "other.pem"
+    authority.cert_pem.write_to_path(issuer)
+    trustme.CA().cert_pem.write_to_path(other)
+    assert await find_fault(f"{url}?sslmode=verify-ca&sslrootcert={issuer}") is None
+    for query in (
+        f"sslmode=verify-full&sslrootcert={issuer}",
+        f"sslmode=verify-ca&sslrootcert={other}",
+        "sslmode=verify-ca&sslrootcert=/nowhere",
+    ):
+        found = await fault_at(f"{url}?{query}")
+        assert found.found.startswith("the certificate of PostgreSQL cannot be verified: ")
+        assert "sslrootcert" in found.remedy
+    found = await fault_at(f"{url}?sslmode=require&sslcert={issuer}&sslkey=/nowhere")
+    assert found.remedy == "correct sslcert and sslkey in the URL"
+    found = await fault_at(
+        f"{url}?sslmode=require&ssl_min_protocol_version=TLSv1&ssl_max_protocol_version=TLSv1"
+    )
+    assert found.found.startswith("TLS with PostgreSQL failed: ")
+    found = await fault_at(f"{own_postgres.url('other')}?sslmode=disable")
+    assert found.found.startswith("PostgreSQL refuses the user without TLS: ")
 
 
 @contextlib.asynccontextmanager
@@ -226,6 +274,7 @@ async def refusals(url: str, folder: Path) -> set[str]:
         "ssl_min_protocol_version=x",
         "service=nowhere",
         "keepalives=x",
+        "ssl_max_protocol_version=TLSv1",
         "hostaddr=foo",
         "port=1,2,3",
     ],

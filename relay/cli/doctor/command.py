@@ -13,7 +13,7 @@ import click
 from relay import config
 from relay.cli.doctor import front, ledger, machine, upstreams
 from relay.cli.doctor.findings import Finding
-from relay.cli.output import print_json
+from relay.cli.output import counted, print_json
 from relay.cli.program import config_option, config_path, json_option, load_settings
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "fault": ("FAULT", "red")}
@@ -22,7 +22,9 @@ _MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "fault": ("FA
 @click.command()
 @config_option
 @json_option
-@click.option("--offline", is_flag=True, help="Ask neither upstreams nor the public address.")
+@click.option(
+    "--offline", is_flag=True, help="Ask neither upstreams, the public address nor the ledger."
+)
 def doctor(as_json: bool, offline: bool) -> int:
     """Find out what keeps the relay from working, and what to do.
 
@@ -39,7 +41,8 @@ def doctor(as_json: bool, offline: bool) -> int:
     if as_json:
         print_json({**counts, "findings": [asdict(one) for one in shown]})
     else:
-        click.echo(f"{counts['fault']} faults, {counts['warning']} warnings, {counts['ok']} ok")
+        faults, warnings = counted(counts["fault"], "fault"), counted(counts["warning"], "warning")
+        click.echo(f"{faults}, {warnings}, {counts['ok']} ok")
     return 1 if counts["fault"] else 0
 
 

@@ -24,7 +24,7 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
     try:
         url = settings.ledger.resolved_url()
     except ValueError as error:
-        yield fault(_WHAT, f"ledger.url: {error}", "correct ledger.url")
+        yield fault(_WHAT, f"ledger.url: {error}", _remedy(settings.ledger.url, str(error)))
         return
     try:
         from relay.cluster.joining import node_name
@@ -32,7 +32,7 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
         from relay.cluster.node import engine_figures
         from relay.cluster.nodes import blocked_acts, nodes_with_lost_leases
         from relay.cluster.probe import find_fault
-        from relay.cluster.schema import SchemaError
+        from relay.cluster.schema import NoSchemaError, SchemaError
     except ImportError as error:
         needed, _, command = config.missing_client().partition(": ")
         yield fault(_WHAT, f"ledger.url {needed} ({error})", command)
@@ -49,6 +49,10 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
         losers = asyncio.run(nodes_with_lost_leases(url)) if found.lost else {}
     except (EngineAwayError, EngineRefusalError) as error:
         yield fault(_WHAT, f"it does not answer: {error}", "start PostgreSQL, or correct the URL")
+        return
+    except NoSchemaError as error:
+        state, _, remedy = str(error).partition("; ")
+        yield warning(_WHAT, state, remedy)
         return
     except SchemaError as error:
         yield fault(_WHAT, str(error), "start a relay of the newest version that shares it")
@@ -71,6 +75,14 @@ def examine(settings: config.Settings) -> Iterator[Finding]:
             f"node {node} is silent, and nobody may do what it had begun: {', '.join(acts)}",
             f"start it again; if it is gone for good: relay ledger forget {node}",
         )
+
+
+def _remedy(url: str, error: str) -> str:
+    """What can be done about `ledger.url`, which leads to no URL."""
+    kind, _, name = url.partition(":")
+    if kind == "env" and error.endswith("is not set"):
+        return f"set {name} for the relay, and where this runs"
+    return f"correct {name}" if kind in ("env", "file") else "correct ledger.url"
 
 
 def _lost_leases(losers: dict[str, bool]) -> str:

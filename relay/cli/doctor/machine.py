@@ -134,11 +134,13 @@ def _processes(settings: config.Settings) -> Iterator[Finding]:
     number, cores = settings.server.processes, len(os.sched_getaffinity(0))
     if number > cores:
         yield warning(
-            "workers", f"{number} processes serve, with {cores} {_cores(cores)} to run on",
+            "workers", f"server.workers is {number}, with {cores} {_cores(cores)} to run on",
             'write server.workers = "auto": more processes than cores only take turns',
         )  # fmt: skip
     elif number > 1:
-        yield passed("workers", f"{number} processes serve, on {cores} {_cores(cores)}")
+        yield passed(
+            "workers", f"server.workers lets {number} processes serve, on {cores} {_cores(cores)}"
+        )
 
 
 def _cores(number: int) -> str:
