@@ -47,7 +47,7 @@ class Lender:
         self._lent: dict[int, Reservation] = {}
         self._unused: dict[int, Loan] = {}  # of slots that were not used yet
         self._unused_by_account: dict[str, int] = {}
-        self._used: dict[Loan, int] = {}  # numbers of slots used in this batch, by loan
+        self._used: dict[Loan, int] = {}  # how many slots this batch uses, by loan
         self._running: dict[int, AdmissionRow] = {}  # by slot
         self._slots: dict[str, int] = {}  # of these, by request id
         self._costs: dict[int, int] = {}  # of slots that closed before their requests ended
@@ -257,8 +257,9 @@ class Lender:
             self._count_refusal(account, key, plan, now)
 
     def _take_slots(self, batch: Batch, now: float) -> None:
+        """Let requests begin and end in their slots, and take slots back."""
         if batch.opened:
-            self._open(batch)
+            self._open(batch, int(now * 1000))
         for number in batch.taken:
             self._use(number)
         for number, cost in batch.more:
@@ -271,7 +272,7 @@ class Lender:
         for number in batch.returned:
             self._return(number, now)
 
-    def _open(self, batch: Batch) -> None:
+    def _open(self, batch: Batch, now: int) -> None:
         journal = self._app.journal
         ticket = None
         by_loan: dict[Loan, list[Reservation]] = {}
@@ -282,7 +283,6 @@ class Lender:
             self._run(number, row)
             ticket = journal.open(row)  # all of them are of one batch there, too
         assert ticket is not None
-        now = int(time() * 1000)
         for loan, reservations in by_loan.items():
             loan.begin(reservations, now)
         for number, row in batch.opened:

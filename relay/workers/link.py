@@ -22,7 +22,7 @@ _HEAD: Final = struct.Struct("<IB")  # octets of the payload, kind of the frame
 _MESSAGES, _BATCH = 0, 1
 _MAX_FRAME_OCTETS: Final = 256 * 1024 * 1024
 _MAX_UNSENT_OCTETS: Final = 64 * 1024 * 1024  # the peer is stuck: it is given up
-_LATER_SECONDS: Final = 0.002
+_LATER_SECONDS: Final = 0.002  # the longest wait of what can go with something else
 _QUESTION: Final = "?"
 _REPLY: Final = "="
 
@@ -102,7 +102,7 @@ class Link:
 
     def _write_late(self) -> None:
         self._later = None
-        self.schedule()
+        self.flush()
 
     def question(self, on_reply: OnReply, kind: str, *values: object) -> None:
         """Ask a question. `on_reply` is called once, also if nobody waits for it any more."""

@@ -47,7 +47,7 @@ class LinkJournal(Journal):
         return self._ticket
 
     def settle(self, settlement: Settlement, charge: Charge | None = None) -> Ticket:
-        """See `Journal.settle`."""
+        """See `Journal.settle`. The ledger has it sent at once if what it gives back is wanted."""
         self._traffic.ended.append((settlement, charge))
         self._traffic.defer()
         return self._ticket
